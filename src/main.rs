@@ -1,0 +1,3 @@
+//! The `walcast` program: arguments, logging, exit code; nothing else.
+
+fn main() {}
