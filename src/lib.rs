@@ -3,4 +3,8 @@
 //!
 //! Modules in reading order, from Postgres to the client; ARCHITECTURE.md has the map.
 
+// Plain comments: a doc comment here would make rustdoc look up a module's own links in this file.
+
+// What a change is: positions, tables, row images, values, transactions.
 pub mod change;
+

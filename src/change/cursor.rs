@@ -46,6 +46,12 @@ impl Cursor {
     pub const fn after(source: Source, end_lsn: Lsn) -> Cursor {
         Cursor { source, end_lsn, index: Cursor::WHOLE }
     }
+
+    /// Whether it stands after the whole transaction.
+    #[must_use]
+    pub const fn is_whole(self) -> bool {
+        self.index == Cursor::WHOLE
+    }
 }
 
 impl fmt::Display for Cursor {

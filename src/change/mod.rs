@@ -8,4 +8,5 @@ pub mod cursor;
 pub mod types;
 pub mod relation;
 pub mod tuple;
+pub mod value;
 pub mod transaction;

@@ -71,12 +71,14 @@ pub enum Kind {
     Array {
         /// The type of the elements.
         element: Arc<Type>,
-        /// What stands between two elements in the text form: a comma, but `;` for `box`.
+        /// What stands between two elements in the text form: a comma, but `;` for `box`, and a
+        /// blank for the built-in `int2vector` and `oidvector`, whose form has no braces either.
         delimiter: u8,
     },
     /// A row type, with its attributes in order.
     Composite(Arc<[Attribute]>),
-    /// A type of an extension that has a cast to `json` or `jsonb`, such as `hstore`.
+    /// A type that is not built in and has a cast to `json`, which `to_jsonb` would use. Of these
+    /// only `hstore` is known here; every other one is written as text.
     JsonCast,
     /// Every other type.
     Other,
