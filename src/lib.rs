@@ -8,3 +8,6 @@
 // What a change is: positions, tables, row images, values, transactions.
 pub mod change;
 
+// What just happened: recent transactions by position.
+pub mod ring;
+

@@ -1,0 +1,285 @@
+//! What just happened: the recent transactions by position, read forward from a cursor.
+//!
+//! Reconnect, slow consumer and restart are one thing here: a cursor read forward through the
+//! ring. Each shard keeps a ring of its own. The transactions are shared by reference, so a second
+//! ring costs a pointer a transaction and no lock, and its head is by construction where its shard
+//! is: a session that has read to the head has missed nothing and repeats nothing.
+//!
+//! # Invariants
+//!
+//! - Everything that ended after [`Ring::tail`] and not after [`Ring::head`] is in the ring.
+//!   (Test `a_cursor_is_served_exactly_or_refused`.)
+//! - Positions only grow: an append that does not end after the head is a repetition and ignored.
+//! - The newest transaction stays, however large.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::change::cursor::{Cursor, Source};
+use crate::change::lsn::Lsn;
+use crate::change::transaction::Transaction;
+
+pub mod feed;
+
+/// What the ring may hold. Whichever is passed first evicts the oldest transactions.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Memory of the transactions held, in bytes. The rings of all shards share it.
+    pub bytes_max: usize,
+    /// Age since arrival: what is older helps nobody who is still there.
+    pub age_max: Duration,
+}
+
+impl Default for Settings {
+    /// 128 MiB and 10 minutes: twice the window that is held back in Postgres, so that a client
+    /// which a restart could serve is never refused by a daemon that did not restart.
+    fn default() -> Settings {
+        Settings { bytes_max: 128 << 20, age_max: Duration::from_mins(10) }
+    }
+}
+
+/// The recent transactions of one source.
+#[derive(Debug)]
+pub struct Ring {
+    settings: Settings,
+    source: Source,
+    tail: Lsn,
+    head: Lsn,
+    bytes: usize,
+    first: u64,
+    held: VecDeque<(Instant, Arc<Transaction>)>,
+}
+
+/// A place in the ring: the first change that was not read yet. Places of one ring are ordered as
+/// the log is; they say nothing to another ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// The number of the transaction, counted from the ring's beginning.
+    pub transaction: u64,
+    /// The index of the change in it.
+    pub change: usize,
+}
+
+/// Why a cursor can't be read on from. The words reach the client in `resync`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Gap {
+    /// The position was evicted.
+    #[error("the position is older than what is kept")]
+    TooOld,
+    /// The cursor was made by another cluster, or on another timeline.
+    #[error("the position is of another history of the database")]
+    OtherHistory,
+    /// The position was never reached here: the database lost it, or the cursor is made up.
+    #[error("the position is ahead of the database")]
+    Ahead,
+    /// The table had another shape then, for which the subscription can't be decided.
+    #[error("the table had another shape at the position")]
+    SchemaChanged,
+}
+
+impl Gap {
+    /// The word for it in a frame: `too_old`, `other_history`, `ahead` or `schema_changed`.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Gap::TooOld => "too_old",
+            Gap::OtherHistory => "other_history",
+            Gap::Ahead => "ahead",
+            Gap::SchemaChanged => "schema_changed",
+        }
+    }
+}
+
+impl Ring {
+    /// An empty ring of `source`, to which everything that ends after `tail` will be appended.
+    #[must_use]
+    pub const fn new(settings: Settings, source: Source, tail: Lsn) -> Ring {
+        Ring { settings, source, tail, head: tail, bytes: 0, first: 0, held: VecDeque::new() }
+    }
+
+    /// The history whose positions these are.
+    #[must_use]
+    pub const fn source(&self) -> Source {
+        self.source
+    }
+
+    /// The oldest position that can be read on from.
+    #[must_use]
+    pub const fn tail(&self) -> Lsn {
+        self.tail
+    }
+
+    /// The newest position reached.
+    #[must_use]
+    pub const fn head(&self) -> Lsn {
+        self.head
+    }
+
+    /// The memory of the transactions held, in bytes.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The place after the newest change.
+    #[must_use]
+    pub fn end(&self) -> Place {
+        let held = u64::try_from(self.held.len()).unwrap_or(u64::MAX);
+        Place { transaction: self.first.saturating_add(held), change: 0 }
+    }
+
+    /// Takes the next transaction in commit order; `false` where it is a repetition.
+    pub fn append(&mut self, transaction: Arc<Transaction>) -> bool {
+        if transaction.end_lsn <= self.head {
+            return false;
+        }
+        self.head = transaction.end_lsn;
+        self.bytes += transaction.bytes();
+        self.held.push_back((Instant::now(), transaction));
+        self.evict();
+        true
+    }
+
+    /// Notes that nothing more ended up to `lsn`.
+    pub fn advance(&mut self, lsn: Lsn) {
+        self.head = self.head.max(lsn);
+    }
+
+    /// The transaction at a place; `None` where it was evicted or is not there yet.
+    #[must_use]
+    pub fn get(&self, transaction: u64) -> Option<&Arc<Transaction>> {
+        let offset = usize::try_from(transaction.checked_sub(self.first)?).ok()?;
+        self.held.get(offset).map(|(_, transaction)| transaction)
+    }
+
+    /// Whether what stands at `place` was evicted.
+    #[must_use]
+    pub const fn evicted(&self, place: Place) -> bool {
+        place.transaction < self.first
+    }
+
+    /// Where to read on from after `cursor`.
+    ///
+    /// # Errors
+    ///
+    /// [`Gap`] where the ring can't tell everything that came after `cursor`.
+    pub fn place_after(&self, cursor: Cursor) -> Result<Place, Gap> {
+        if cursor.source != self.source {
+            return Err(Gap::OtherHistory);
+        }
+        if cursor.end_lsn > self.head {
+            return Err(Gap::Ahead);
+        }
+        // A cursor inside the transaction that ends at the tail would need that transaction.
+        if cursor.end_lsn < self.tail || (cursor.end_lsn == self.tail && !cursor.is_whole()) {
+            return Err(Gap::TooOld);
+        }
+        let offset = self.held.partition_point(|(_, held)| held.end_lsn < cursor.end_lsn);
+        let transaction = self.first + u64::try_from(offset).unwrap_or(u64::MAX);
+        match self.held.get(offset) {
+            Some((_, held)) if held.end_lsn == cursor.end_lsn && cursor.is_whole() => {
+                Ok(Place { transaction: transaction + 1, change: 0 })
+            }
+            Some((_, held)) if held.end_lsn == cursor.end_lsn => {
+                let index = usize::try_from(cursor.index).unwrap_or(usize::MAX);
+                Ok(Place { transaction, change: index.saturating_add(1) })
+            }
+            _ => Ok(Place { transaction, change: 0 }),
+        }
+    }
+
+    fn evict(&mut self) {
+        let oldest = Instant::now().checked_sub(self.settings.age_max);
+        while self.held.len() > 1 {
+            let Some((arrived, transaction)) = self.held.front() else { return };
+            let aged = oldest.is_some_and(|oldest| *arrived < oldest);
+            if self.bytes <= self.settings.bytes_max && !aged {
+                return;
+            }
+            self.tail = transaction.end_lsn;
+            self.bytes -= transaction.bytes();
+            self.first += 1;
+            self.held.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::id::Xid;
+    use crate::change::transaction::{Timestamp, TransactionBuilder};
+
+    const SOURCE: Source = Source { system: 7, timeline: 1 };
+
+    fn transaction(end: u64) -> Arc<Transaction> {
+        let builder = TransactionBuilder::new(Xid(1), Lsn::new(end - 1), Timestamp(0));
+        Arc::new(builder.commit(Lsn::new(end)))
+    }
+
+    fn ring(ends: &[u64], holds: usize) -> Ring {
+        let bytes_max = holds * transaction(2).bytes();
+        let settings = Settings { bytes_max, ..Settings::default() };
+        let mut ring = Ring::new(settings, SOURCE, Lsn::new(100));
+        for end in ends {
+            assert!(ring.append(transaction(*end)));
+        }
+        ring
+    }
+
+    fn cursor(end: u64, index: u32) -> Cursor {
+        Cursor { source: SOURCE, end_lsn: Lsn::new(end), index }
+    }
+
+    #[test]
+    fn a_cursor_is_served_exactly_or_refused() {
+        let mut ring = ring(&[110, 120, 130, 140], 3);
+        ring.advance(Lsn::new(150));
+        let whole = Cursor::WHOLE;
+        let at = |transaction, change| Ok(Place { transaction, change });
+        for (cursor, expected) in [
+            (cursor(100, whole), Err(Gap::TooOld)),
+            (cursor(110, 0), Err(Gap::TooOld)),
+            (cursor(110, whole), at(1, 0)),
+            (cursor(115, whole), at(1, 0)),
+            (cursor(120, 3), at(1, 4)),
+            (cursor(120, whole), at(2, 0)),
+            (cursor(140, whole), at(4, 0)),
+            (cursor(145, whole), at(4, 0)),
+            (cursor(150, whole), at(4, 0)),
+            (cursor(151, whole), Err(Gap::Ahead)),
+        ] {
+            assert_eq!(ring.place_after(cursor), expected, "{cursor}");
+        }
+        let elsewhere = Source { system: 7, timeline: 2 };
+        let foreign = Cursor::after(elsewhere, Lsn::new(120));
+        assert_eq!(ring.place_after(foreign), Err(Gap::OtherHistory));
+    }
+
+    #[test]
+    fn a_repetition_is_ignored() {
+        let mut ring = ring(&[110, 120], 9);
+        assert!(!ring.append(transaction(120)));
+        assert!(!ring.append(transaction(110)));
+        assert_eq!(ring.end(), Place { transaction: 2, change: 0 });
+    }
+
+    #[test]
+    fn the_newest_transaction_stays_however_large() {
+        let ring = ring(&[110, 120, 130], 0);
+        assert_eq!(ring.tail(), Lsn::new(120));
+        assert_eq!(ring.get(2).map(|held| held.end_lsn), Some(Lsn::new(130)));
+        assert!(ring.get(1).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_too_old_is_evicted() {
+        let mut ring = ring(&[110], 9);
+        tokio::time::advance(Duration::from_secs(601)).await;
+        ring.append(transaction(120));
+        assert_eq!(ring.tail(), Lsn::new(110));
+    }
+}
