@@ -7,6 +7,8 @@
 
 // What a change is: positions, tables, row images, values, transactions.
 pub mod change;
+// What is true of a row: filters and policies, exactly as Postgres would answer.
+pub mod rule;
 
 // What just happened: recent transactions by position.
 pub mod ring;

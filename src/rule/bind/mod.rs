@@ -1,0 +1,416 @@
+//! Names and types: a tree of the text in, a tree of terms out.
+//!
+//! Types are found as PostgreSQL finds them (documentation, chapter "Type Conversion"): a quoted
+//! constant takes the type of what it stands against, and so on; where its choice between operators
+//! is not certain here, the rule is refused. Terms without a column are evaluated at once.
+
+mod cast;
+mod compare;
+mod operator;
+
+use serde_json::Value as Json;
+
+use crate::change::relation::Relation;
+use crate::change::types::Collation;
+use crate::change::types::Kind;
+use crate::rule::error::RuleError;
+use crate::rule::expression::Comparison;
+use crate::rule::expression::Function;
+use crate::rule::expression::Node;
+use crate::rule::of::Of;
+use crate::rule::term::Term;
+use crate::rule::value::Read;
+use crate::rule::value::Value;
+use crate::rule::value::array::Array;
+use crate::rule::value::decimal;
+use crate::rule::value::input;
+use crate::rule::value::json;
+
+/// Binds a whole rule: a boolean.
+pub(in crate::rule) fn bind(
+    node: &Node,
+    relation: &Relation,
+    claims: &Json,
+) -> Result<Term, RuleError> {
+    Binder { relation, claims }.boolean(node)
+}
+
+/// What a rule is bound to.
+struct Binder<'a> {
+    relation: &'a Relation,
+    claims: &'a Json,
+}
+
+/// Where a text's collation comes from; decides which comparisons are by bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Collated {
+    /// A constant or a function's result: the database's own collation, which gives way.
+    Default,
+    /// A column.
+    Column(Collation),
+    /// `COLLATE "C"`.
+    Bytes,
+}
+
+/// A term with its type.
+#[derive(Clone, Debug)]
+struct Typed {
+    term: Term,
+    of: Of,
+    collated: Collated,
+}
+
+impl Typed {
+    fn constant(value: Option<Value<'static>>, of: Of) -> Typed {
+        Typed { term: Term::Constant(value), of, collated: Collated::Default }
+    }
+
+    const fn new(term: Term, of: Of) -> Typed {
+        Typed { term, of, collated: Collated::Default }
+    }
+
+    const fn with(mut self, collated: Collated) -> Typed {
+        self.collated = collated;
+        self
+    }
+}
+
+impl Collated {
+    /// The collation of something made of two texts.
+    fn with(self, other: Collated, token: &Node) -> Result<Collated, RuleError> {
+        let merged = match (self, other) {
+            (Collated::Bytes, _) | (_, Collated::Bytes) => Collated::Bytes,
+            (Collated::Default, other) | (other, Collated::Default) => other,
+            (left, right) if left == right => left,
+            _ => {
+                let reason = "the two sides have different collations";
+                return Err(RuleError::unsupported(
+                    token,
+                    reason,
+                    "write COLLATE \"C\" behind one",
+                ));
+            }
+        };
+        if merged == Collated::Column(Collation::Nondeterministic) {
+            let reason = "its collation is not deterministic, so not even equality is by bytes";
+            return Err(RuleError::unsupported(token, reason, "write COLLATE \"C\" behind it"));
+        }
+        Ok(merged)
+    }
+
+    /// Whether order and case are the C locale's.
+    const fn is_bytes(self) -> bool {
+        matches!(self, Collated::Bytes | Collated::Column(Collation::Bytes))
+    }
+}
+
+impl Binder<'_> {
+    /// Binds what must be a boolean.
+    fn boolean(&self, node: &Node) -> Result<Term, RuleError> {
+        let typed = self.node(node)?;
+        let typed = self.coerce(typed, &Of::Bool, node)?;
+        if typed.of != Of::Bool {
+            let reason = format!("a boolean is expected here, not {}", typed.of);
+            return Err(RuleError::types(node, reason, ""));
+        }
+        Ok(typed.term)
+    }
+
+    fn node(&self, node: &Node) -> Result<Typed, RuleError> {
+        let test = |term| self.fold(Typed::new(term, Of::Bool), node);
+        match node {
+            Node::Column { qualifier, name } => self.column(qualifier.as_deref(), name, node),
+            Node::Claims => {
+                let claims = json::normal(self.claims.clone());
+                let claims = claims.ok_or_else(|| RuleError::value(node, "jsonb"))?;
+                Ok(Typed::constant(Some(Value::Json(Box::new(claims))), Of::Jsonb))
+            }
+            Node::Null => Ok(Typed::constant(None, Of::Unknown)),
+            Node::Boolean(value) => Ok(Typed::constant(Some(Value::Bool(*value)), Of::Bool)),
+            Node::Number(text) => number(text, node),
+            Node::Text(text) => {
+                let value = input::input(text, &Of::Unknown);
+                let value = value.ok_or_else(|| RuleError::value(node, "text"))?;
+                Ok(Typed::constant(Some(value), Of::Unknown))
+            }
+            Node::Cast { operand, to } => self.cast(operand, to, node),
+            Node::Collate { operand, collation } => self.collate(operand, collation, node),
+            Node::Not(operand) => Ok(Typed::new(not(self.boolean(operand)?), Of::Bool)),
+            Node::All(nodes) => Ok(Typed::new(junction(self.booleans(nodes)?, false), Of::Bool)),
+            Node::Any(nodes) => Ok(Typed::new(junction(self.booleans(nodes)?, true), Of::Bool)),
+            Node::Compare { op, left, right } => self.compare(*op, left, right, node),
+            Node::Distinct { left, right } => self.distinct(left, right, node),
+            Node::IsNull(operand) => test(Term::IsNull(Box::new(self.nullable(operand)?))),
+            Node::Is { operand, known } => {
+                test(Term::Is { operand: Box::new(self.boolean(operand)?), known: *known })
+            }
+            Node::In { operand, list } => self.in_list(operand, list, node),
+            Node::Match { operand, pattern, how } => self.matching(operand, pattern, *how, node),
+            Node::Quantified { op, left, right, all } => {
+                self.quantified((*op, *all), left, right, node)
+            }
+            Node::Array(nodes) => self.array(nodes, node),
+            Node::Binary { op, left, right } => self.binary(*op, left, right, node),
+            Node::Call { function, arguments } => self.call(*function, arguments, node),
+            Node::Case { operand, arms, otherwise } => {
+                self.case(operand.as_deref(), arms, otherwise.as_deref(), node)
+            }
+        }
+    }
+
+    fn booleans(&self, nodes: &[Node]) -> Result<Vec<Term>, RuleError> {
+        nodes.iter().map(|node| self.boolean(node)).collect()
+    }
+
+    fn position(&self, qualifier: Option<&str>, name: &str) -> Result<usize, RuleError> {
+        let unknown = || RuleError::UnknownColumn {
+            column: match qualifier {
+                Some(table) => format!("{table}.{name}").into(),
+                None => name.into(),
+            },
+        };
+        if qualifier.is_some_and(|table| table != &*self.relation.name) {
+            return Err(unknown());
+        }
+        self.relation.column(name).ok_or_else(unknown)
+    }
+
+    fn column(&self, qualifier: Option<&str>, name: &str, node: &Node) -> Result<Typed, RuleError> {
+        let position = self.position(qualifier, name)?;
+        let column = self.relation.columns.get(position);
+        let column = column.ok_or_else(|| RuleError::UnknownColumn { column: name.into() })?;
+        let Some(of) = Of::column(&column.of) else {
+            let reason = format!("values of type {} are not compared here", column.of.name);
+            return Err(RuleError::unsupported(node, reason, "only IS NULL can be asked of it"));
+        };
+        let collated = if of.is_text() || matches!(of, Of::Array(_)) {
+            Collated::Column(column.collation)
+        } else {
+            Collated::Default
+        };
+        Ok(Typed { term: Term::Column { column: position, read: of.read() }, of, collated })
+    }
+
+    /// What is asked whether it is NULL: a column of any type, and it need not be read.
+    fn nullable(&self, node: &Node) -> Result<Term, RuleError> {
+        let Node::Column { qualifier, name } = node else { return Ok(self.node(node)?.term) };
+        let column = self.position(qualifier.as_deref(), name)?;
+        let kind = self.relation.columns.get(column).map(|column| &column.of.kind);
+        if matches!(kind, Some(Kind::Composite(_))) {
+            let reason = "a row type is NULL when all of its fields are";
+            return Err(RuleError::unsupported(node, reason, ""));
+        }
+        Ok(Term::Column { column, read: Read::Text })
+    }
+
+    /// Evaluates a term that reads no column.
+    fn fold(&self, typed: Typed, token: &Node) -> Result<Typed, RuleError> {
+        let mut constant = !matches!(
+            typed.term,
+            Term::Constant(_) | Term::Column { .. } | Term::Same { .. } | Term::OneOf { .. }
+        );
+        typed.term.for_each_child(&mut |child| constant &= child.is_constant());
+        if !constant {
+            return Ok(typed);
+        }
+        let value = match typed.term.value(&[]) {
+            Ok(value) => value.map(Value::into_owned),
+            Err(fault) => return Err(RuleError::types(token, fault.to_string(), "")),
+        };
+        Ok(Typed { term: Term::Constant(value), ..typed })
+    }
+
+    /// Gives a quoted constant or NULL a type; leaves what has one alone.
+    fn coerce(&self, typed: Typed, of: &Of, token: &Node) -> Result<Typed, RuleError> {
+        let Typed { term: Term::Constant(value), of: Of::Unknown, collated } = typed else {
+            return Ok(typed);
+        };
+        let value = match value {
+            None => None,
+            Some(Value::Text(text)) => {
+                let text = String::from_utf8_lossy(&text);
+                let value = input::input(&text, of);
+                Some(value.ok_or_else(|| RuleError::value(token, of.to_string()))?)
+            }
+            other => other,
+        };
+        Ok(Typed { term: Term::Constant(value), of: of.clone(), collated })
+    }
+
+    /// `ARRAY[…]` of constants.
+    fn array(&self, nodes: &[Node], token: &Node) -> Result<Typed, RuleError> {
+        let elements = nodes.iter().map(|node| self.node(node)).collect::<Result<Vec<_>, _>>()?;
+        let element = self.common(&elements, token)?;
+        if matches!(element, Of::Array(_)) {
+            return Err(RuleError::unsupported(token, "an array here has one dimension", ""));
+        }
+        let mut values = Vec::new();
+        for (typed, node) in elements.into_iter().zip(nodes) {
+            let Term::Constant(value) = self.coerce(typed, &element, node)?.term else {
+                let reason = "an array's elements are constants here";
+                return Err(RuleError::unsupported(node, reason, "write x = a OR x = b"));
+            };
+            values.push(value);
+        }
+        let array = Value::Array(Box::new(Array::of(values)));
+        Ok(Typed::constant(Some(array), Of::Array(element.into())))
+    }
+
+    /// The one type of several expressions that make one result.
+    fn common(&self, all: &[Typed], token: &Node) -> Result<Of, RuleError> {
+        let mut common = Of::Unknown;
+        for Typed { of, .. } in all {
+            common = match (common, of) {
+                (Of::Unknown, of) => of.clone(),
+                (common, Of::Unknown) => common,
+                (common, of) if common == *of => common,
+                (Of::Int8, Of::Int2 | Of::Int4) | (Of::Int2 | Of::Int4, Of::Int8) => Of::Int8,
+                (Of::Int4, Of::Int2) | (Of::Int2, Of::Int4) => Of::Int4,
+                (Of::Numeric, of) if of.is_integer() => Of::Numeric,
+                (common, Of::Numeric) if common.is_integer() => Of::Numeric,
+                (common, of) => {
+                    let reason = format!("{common} and {of} are mixed");
+                    return Err(RuleError::types(token, reason, "cast them to one type"));
+                }
+            };
+        }
+        Ok(if common == Of::Unknown { Of::Text } else { common })
+    }
+
+    fn case(
+        &self,
+        operand: Option<&Node>,
+        arms: &[(Node, Node)],
+        otherwise: Option<&Node>,
+        token: &Node,
+    ) -> Result<Typed, RuleError> {
+        let mut conditions = Vec::new();
+        let mut nodes = Vec::new();
+        for (condition, result) in arms {
+            conditions.push(match operand {
+                None => self.boolean(condition)?,
+                Some(operand) => self.compare(Comparison::Equal, operand, condition, token)?.term,
+            });
+            nodes.push(result);
+        }
+        nodes.push(otherwise.unwrap_or(&Node::Null));
+        let (mut results, of, collated) = self.results(&nodes, token)?;
+        let otherwise = results.pop().unwrap_or(Term::NULL);
+        let arms =
+            conditions.into_iter().zip(results).map(|(condition, result)| [condition, result]);
+        let term = Term::Case { arms: arms.collect(), otherwise: Box::new(otherwise) };
+        self.fold(Typed { term, of, collated }, token)
+    }
+
+    /// Several expressions of which one will be the result.
+    fn results(
+        &self,
+        nodes: &[&Node],
+        token: &Node,
+    ) -> Result<(Vec<Term>, Of, Collated), RuleError> {
+        let typed = nodes.iter().map(|node| self.node(node)).collect::<Result<Vec<_>, _>>()?;
+        let of = self.common(&typed, token)?;
+        let mut collated = Collated::Default;
+        let mut terms = Vec::new();
+        for (typed, node) in typed.into_iter().zip(nodes) {
+            collated = collated.with(typed.collated, token)?;
+            terms.push(self.coerce(typed, &of, node)?.term);
+        }
+        Ok((terms, of, collated))
+    }
+
+    fn call(
+        &self,
+        function: Function,
+        arguments: &[Node],
+        token: &Node,
+    ) -> Result<Typed, RuleError> {
+        match (function, arguments) {
+            (Function::Coalesce, nodes) => {
+                let nodes: Vec<&Node> = nodes.iter().collect();
+                let (terms, of, collated) = self.results(&nodes, token)?;
+                self.fold(Typed { term: Term::First(terms.into()), of, collated }, token)
+            }
+            (Function::Nullif, [left, right]) => {
+                let condition = self.compare(Comparison::Equal, left, right, token)?.term;
+                let (mut terms, of, collated) = self.results(&[left, right], token)?;
+                terms.truncate(1);
+                let otherwise = Box::new(terms.pop().unwrap_or(Term::NULL));
+                let term = Term::Case { arms: Box::new([[condition, Term::NULL]]), otherwise };
+                self.fold(Typed { term, of, collated }, token)
+            }
+            (Function::Lower | Function::Upper | Function::Length, [argument]) => {
+                self.text_function(function, argument, token)
+            }
+            (_, _) => Err(RuleError::types(token, "wrong number of arguments", "")),
+        }
+    }
+}
+
+/// An unquoted number: the smallest of `int4`, `int8` and `numeric` that holds it as it is written.
+fn number(text: &str, node: &Node) -> Result<Typed, RuleError> {
+    if let Ok(value) = text.parse::<i64>() {
+        let of = if i32::try_from(value).is_ok() { Of::Int4 } else { Of::Int8 };
+        return Ok(Typed::constant(Some(Value::Int(value)), of));
+    }
+    let digits = decimal::parse(text).ok_or_else(|| RuleError::value(node, "numeric"))?;
+    let value = Value::Numeric(std::borrow::Cow::Owned(digits.into_bytes()));
+    Ok(Typed::constant(Some(value), Of::Numeric))
+}
+
+fn not(term: Term) -> Term {
+    match term {
+        Term::Not(inner) => *inner,
+        Term::Constant(Some(Value::Bool(value))) => Term::boolean(!value),
+        Term::Constant(None) => Term::NULL,
+        other => Term::Not(Box::new(other)),
+    }
+}
+
+/// AND (`deciding` is false) or OR (true) of boolean terms, without what decides nothing.
+fn junction(terms: Vec<Term>, deciding: bool) -> Term {
+    let mut arms = Vec::new();
+    for term in terms {
+        match term {
+            Term::Constant(Some(Value::Bool(value))) if value == deciding => {
+                return Term::boolean(deciding);
+            }
+            Term::Constant(Some(Value::Bool(_))) => {}
+            Term::All(inner) if !deciding => arms.extend(inner),
+            Term::Any(inner) if deciding => arms.extend(inner),
+            other => arms.push(other),
+        }
+    }
+    if deciding && let Some(list) = one_list(&arms) {
+        return list;
+    }
+    match arms.len() {
+        0 => Term::boolean(!deciding),
+        1 => arms.pop().unwrap_or(Term::NULL),
+        _ if deciding => Term::Any(arms.into()),
+        _ => Term::All(arms.into()),
+    }
+}
+
+/// `a = 1 OR a = 2` as the list that it is, so that it can be found by its values.
+fn one_list(arms: &[Term]) -> Option<Term> {
+    let mut texts = Vec::new();
+    let mut only = None;
+    for arm in arms {
+        let (column, more) = match arm {
+            Term::Same { column, text } => (*column, std::slice::from_ref(text)),
+            Term::OneOf { column, texts, or_null: false } => (*column, &**texts),
+            _ => return None,
+        };
+        if *only.get_or_insert(column) != column {
+            return None;
+        }
+        texts.extend_from_slice(more);
+    }
+    if arms.len() < 2 {
+        return None;
+    }
+    texts.sort_unstable();
+    texts.dedup();
+    Some(Term::OneOf { column: only?, texts: texts.into(), or_null: false })
+}

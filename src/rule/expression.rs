@@ -1,0 +1,319 @@
+//! What a rule says, before it is known which relation it is about.
+//!
+//! Both front ends ([`parse_where`](crate::rule::parse_where) and
+//! [`parse_filter`](crate::rule::parse_filter)) make the same tree; `bind` gives it types. `Display`
+//! writes a part of the tree as SQL, for messages.
+
+use std::fmt;
+use std::fmt::Display;
+
+use crate::rule::error::RuleError;
+
+/// The bytes of a rule's text. Enough for a list of 400 uuids; a request is bounded anyway.
+pub const TEXT_BYTES_MAX: usize = 16 * 1024;
+/// How deep parentheses and operators may nest. Every walk over the tree recurses this far at most.
+pub const DEPTH_MAX: usize = 48;
+/// The elements of one IN list or array in SQL: what can be answered by one binary search per row.
+pub const LIST_MAX: usize = 1000;
+/// The elements of one `in.(…)` of a filter, as the clients that know this form expect it.
+pub const FILTER_LIST_MAX: usize = 100;
+/// The nodes of the tree: what one row image may cost.
+pub const NODES_MAX: usize = 4000;
+
+/// A boolean expression over a row and claims, not yet bound to a relation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Expression {
+    pub(in crate::rule) node: Node,
+}
+
+/// One comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in crate::rule) enum Comparison {
+    Equal,
+    NotEqual,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+}
+
+/// The binary operators that are not comparisons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in crate::rule) enum Operator {
+    Add,
+    Subtract,
+    Multiply,
+    Concat,
+    Get,
+    GetText,
+    GetPath,
+    GetPathText,
+    Contains,
+    ContainedBy,
+    HasKey,
+    HasAnyKey,
+    HasAllKeys,
+    Overlaps,
+}
+
+/// A function of the language.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in crate::rule) enum Function {
+    Lower,
+    Upper,
+    Length,
+    Coalesce,
+    Nullif,
+}
+
+/// How a pattern is written and matched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in crate::rule) enum Pattern {
+    Like,
+    Ilike,
+    Regex,
+    RegexFold,
+}
+
+/// What `IS` asks of a boolean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in crate::rule) enum Known {
+    True,
+    False,
+    Unknown,
+}
+
+/// One node of the tree. Negated forms are a `Not` around the plain one.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::rule) enum Node {
+    Column { qualifier: Option<Box<str>>, name: Box<str> },
+    Claims,
+    Null,
+    Boolean(bool),
+    Number(Box<str>),
+    Text(Box<str>),
+    Cast { operand: Box<Node>, to: Box<str> },
+    Collate { operand: Box<Node>, collation: Box<str> },
+    Not(Box<Node>),
+    All(Vec<Node>),
+    Any(Vec<Node>),
+    Compare { op: Comparison, left: Box<Node>, right: Box<Node> },
+    Distinct { left: Box<Node>, right: Box<Node> },
+    IsNull(Box<Node>),
+    Is { operand: Box<Node>, known: Known },
+    In { operand: Box<Node>, list: Vec<Node> },
+    Match { operand: Box<Node>, pattern: Box<Node>, how: Pattern },
+    Quantified { op: Comparison, left: Box<Node>, right: Box<Node>, all: bool },
+    Array(Vec<Node>),
+    Binary { op: Operator, left: Box<Node>, right: Box<Node> },
+    Call { function: Function, arguments: Vec<Node> },
+    Case { operand: Option<Box<Node>>, arms: Vec<(Node, Node)>, otherwise: Option<Box<Node>> },
+}
+
+impl Expression {
+    /// Both must be true of a row.
+    #[must_use]
+    pub fn and(self, other: Expression) -> Expression {
+        Expression { node: Node::All(vec![self.node, other.node]) }
+    }
+
+    /// The names of the columns that it reads, as often as it names them.
+    pub fn columns(&self) -> impl Iterator<Item = &str> {
+        let mut open = vec![&self.node];
+        std::iter::from_fn(move || {
+            while let Some(node) = open.pop() {
+                node.for_each_child(|child| open.push(child));
+                if let Node::Column { name, .. } = node {
+                    return Some(&**name);
+                }
+            }
+            None
+        })
+    }
+
+    /// Checks the bounds that hold for every rule, whichever front end made it.
+    pub(in crate::rule) fn checked(node: Node) -> Result<Expression, RuleError> {
+        let mut level = vec![&node];
+        let mut nodes = 0;
+        for _ in 0..DEPTH_MAX {
+            if level.is_empty() {
+                return Ok(Expression { node });
+            }
+            nodes += level.len();
+            if nodes > NODES_MAX {
+                return Err(RuleError::TooLarge { what: "its number of parts", limit: NODES_MAX });
+            }
+            let mut next = Vec::new();
+            for node in level {
+                node.for_each_child(|child| next.push(child));
+            }
+            level = next;
+        }
+        Err(RuleError::TooLarge { what: "its nesting", limit: DEPTH_MAX })
+    }
+}
+
+impl Node {
+    pub(in crate::rule) fn compare(op: Comparison, left: Node, right: Node) -> Node {
+        Node::Compare { op, left: Box::new(left), right: Box::new(right) }
+    }
+
+    pub(in crate::rule) fn not(self) -> Node {
+        Node::Not(Box::new(self))
+    }
+
+    pub(in crate::rule) fn not_if(self, negated: bool) -> Node {
+        if negated { self.not() } else { self }
+    }
+
+    pub(in crate::rule) fn for_each_child<'a>(&'a self, mut visit: impl FnMut(&'a Node)) {
+        match self {
+            Node::Column { .. }
+            | Node::Claims
+            | Node::Null
+            | Node::Boolean(_)
+            | Node::Number(_)
+            | Node::Text(_) => {}
+            Node::Cast { operand, .. }
+            | Node::Collate { operand, .. }
+            | Node::Not(operand)
+            | Node::IsNull(operand)
+            | Node::Is { operand, .. } => visit(operand),
+            Node::All(nodes) | Node::Any(nodes) | Node::Array(nodes) => {
+                nodes.iter().for_each(visit);
+            }
+            Node::Call { arguments, .. } => arguments.iter().for_each(visit),
+            Node::Compare { left, right, .. }
+            | Node::Distinct { left, right }
+            | Node::Quantified { left, right, .. }
+            | Node::Binary { left, right, .. } => {
+                visit(left);
+                visit(right);
+            }
+            Node::Match { operand, pattern, .. } => {
+                visit(operand);
+                visit(pattern);
+            }
+            Node::In { operand, list } => {
+                visit(operand);
+                list.iter().for_each(visit);
+            }
+            Node::Case { operand, arms, otherwise } => {
+                operand.iter().for_each(|node| visit(node));
+                for (condition, result) in arms {
+                    visit(condition);
+                    visit(result);
+                }
+                otherwise.iter().for_each(|node| visit(node));
+            }
+        }
+    }
+}
+
+impl Display for Comparison {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Comparison::Equal => "=",
+            Comparison::NotEqual => "<>",
+            Comparison::Less => "<",
+            Comparison::LessOrEqual => "<=",
+            Comparison::Greater => ">",
+            Comparison::GreaterOrEqual => ">=",
+        })
+    }
+}
+
+impl Display for Operator {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Operator::Add => "+",
+            Operator::Subtract => "-",
+            Operator::Multiply => "*",
+            Operator::Concat => "||",
+            Operator::Get => "->",
+            Operator::GetText => "->>",
+            Operator::GetPath => "#>",
+            Operator::GetPathText => "#>>",
+            Operator::Contains => "@>",
+            Operator::ContainedBy => "<@",
+            Operator::HasKey => "?",
+            Operator::HasAnyKey => "?|",
+            Operator::HasAllKeys => "?&",
+            Operator::Overlaps => "&&",
+        })
+    }
+}
+
+impl Display for Function {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Function::Lower => "lower",
+            Function::Upper => "upper",
+            Function::Length => "length",
+            Function::Coalesce => "coalesce",
+            Function::Nullif => "nullif",
+        })
+    }
+}
+
+impl Display for Pattern {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Pattern::Like => "LIKE",
+            Pattern::Ilike => "ILIKE",
+            Pattern::Regex => "~",
+            Pattern::RegexFold => "~*",
+        })
+    }
+}
+
+/// Shows a list of nodes with something between them.
+struct Joined<'a>(&'a [Node], &'static str);
+
+impl Display for Joined<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, node) in self.0.iter().enumerate() {
+            if index > 0 {
+                out.write_str(self.1)?;
+            }
+            write!(out, "{node}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Display for Node {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Node::Column { qualifier: Some(table), name } => write!(out, "{table}.{name}"),
+            Node::Column { qualifier: None, name } => out.write_str(name),
+            Node::Claims => out.write_str("claims"),
+            Node::Null => out.write_str("NULL"),
+            Node::Boolean(value) => write!(out, "{value}"),
+            Node::Number(text) => out.write_str(text),
+            Node::Text(text) => write!(out, "'{text}'"),
+            Node::Cast { operand, to } => write!(out, "({operand})::{to}"),
+            Node::Collate { operand, collation } => {
+                write!(out, "{operand} COLLATE \"{collation}\"")
+            }
+            Node::Not(operand) => write!(out, "NOT ({operand})"),
+            Node::All(nodes) => write!(out, "({})", Joined(nodes, " AND ")),
+            Node::Any(nodes) => write!(out, "({})", Joined(nodes, " OR ")),
+            Node::Compare { op, left, right } => write!(out, "{left} {op} {right}"),
+            Node::Distinct { left, right } => write!(out, "{left} IS DISTINCT FROM {right}"),
+            Node::IsNull(operand) => write!(out, "{operand} IS NULL"),
+            Node::Is { operand, known } => write!(out, "{operand} IS {known:?}"),
+            Node::In { operand, list } => write!(out, "{operand} IN ({})", Joined(list, ", ")),
+            Node::Match { operand, pattern, how } => write!(out, "{operand} {how} {pattern}"),
+            Node::Quantified { op, left, right, all } => {
+                write!(out, "{left} {op} {} ({right})", if *all { "ALL" } else { "ANY" })
+            }
+            Node::Array(nodes) => write!(out, "ARRAY[{}]", Joined(nodes, ", ")),
+            Node::Binary { op, left, right } => write!(out, "{left} {op} {right}"),
+            Node::Call { function, arguments } => {
+                write!(out, "{function}({})", Joined(arguments, ", "))
+            }
+            Node::Case { .. } => out.write_str("CASE … END"),
+        }
+    }
+}

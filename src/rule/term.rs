@@ -1,0 +1,376 @@
+//! A bound rule's tree, and what it answers for a row.
+//!
+//! # Invariants
+//!
+//! - NULL, "not in this image" and "PostgreSQL would raise" are three things, and none of them is
+//!   FALSE. A missing cell may be anything: the answer is given only if it is the same for every
+//!   value. A fault stands in PostgreSQL's order of evaluation: what comes after it is not looked
+//!   at, and it is never negated away. (Checked by `tests/postgres/rules.rs`.)
+//! - The common comparisons allocate nothing.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use crate::change::tuple::Cell;
+use crate::rule::expression::Comparison;
+use crate::rule::expression::Known;
+use crate::rule::expression::Operator;
+use crate::rule::value::Fault;
+use crate::rule::value::Read;
+use crate::rule::value::Value;
+use crate::rule::value::pattern::Compiled;
+
+use super::apply::Apply;
+
+/// Why a rule has no answer for a row image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Undecided {
+    /// The image does not hold a value that the answer depends on.
+    #[error("the row image does not hold column {column}, which the rule reads")]
+    Missing {
+        /// Its position in the relation.
+        column: usize,
+    },
+    /// PostgreSQL would raise an error, or the value cannot be read.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// The same as [`Missing`](Undecided::Missing), where some value would raise an error.
+    #[error("the row image does not hold a column that the rule computes with")]
+    MissingOperand,
+}
+
+/// One node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(in crate::rule) enum Term {
+    Constant(Option<Value<'static>>),
+    Column {
+        column: usize,
+        read: Read,
+    },
+    /// The cell has exactly these bytes.
+    Same {
+        column: usize,
+        text: Box<[u8]>,
+    },
+    /// The cell has the bytes of one of these, which are sorted.
+    OneOf {
+        column: usize,
+        texts: Box<[Box<[u8]>]>,
+        or_null: bool,
+    },
+    Not(Box<Term>),
+    All(Box<[Term]>),
+    Any(Box<[Term]>),
+    Compare {
+        op: Comparison,
+        sides: Box<[Term; 2]>,
+    },
+    Distinct(Box<[Term; 2]>),
+    IsNull(Box<Term>),
+    Is {
+        operand: Box<Term>,
+        known: Known,
+    },
+    In {
+        operand: Box<Term>,
+        list: Box<[Value<'static>]>,
+        or_null: bool,
+    },
+    /// The right side is an array.
+    Quantified {
+        op: Comparison,
+        all: bool,
+        sides: Box<[Term; 2]>,
+    },
+    Match {
+        operand: Box<Term>,
+        pattern: Box<Compiled>,
+    },
+    /// The place of an enum's label in their order.
+    Rank {
+        operand: Box<Term>,
+        labels: Arc<[Box<str>]>,
+    },
+    Apply {
+        function: Box<Apply>,
+        operand: Box<Term>,
+    },
+    Binary {
+        op: Operator,
+        most: i64,
+        sides: Box<[Term; 2]>,
+    },
+    First(Box<[Term]>),
+    Case {
+        arms: Box<[[Term; 2]]>,
+        otherwise: Box<Term>,
+    },
+}
+
+/// A value, NULL, or why there is none.
+pub(in crate::rule) type Outcome<T> = Result<Option<T>, Undecided>;
+
+impl Comparison {
+    const fn holds(self, order: Ordering) -> bool {
+        match self {
+            Comparison::Equal => order.is_eq(),
+            Comparison::NotEqual => order.is_ne(),
+            Comparison::Less => order.is_lt(),
+            Comparison::LessOrEqual => order.is_le(),
+            Comparison::Greater => order.is_gt(),
+            Comparison::GreaterOrEqual => order.is_ge(),
+        }
+    }
+}
+
+impl Term {
+    pub(in crate::rule) const NULL: Term = Term::Constant(None);
+
+    pub(in crate::rule) const fn boolean(value: bool) -> Term {
+        Term::Constant(Some(Value::Bool(value)))
+    }
+
+    pub(in crate::rule) const fn is_constant(&self) -> bool {
+        matches!(self, Term::Constant(_))
+    }
+
+    /// The children, for whoever walks the tree.
+    pub(in crate::rule) fn for_each_child(&self, visit: &mut dyn FnMut(&Term)) {
+        match self {
+            Term::Constant(_) | Term::Column { .. } | Term::Same { .. } | Term::OneOf { .. } => {}
+            Term::Not(operand)
+            | Term::IsNull(operand)
+            | Term::Is { operand, .. }
+            | Term::In { operand, .. }
+            | Term::Match { operand, .. }
+            | Term::Rank { operand, .. }
+            | Term::Apply { operand, .. } => visit(operand),
+            Term::All(terms) | Term::Any(terms) | Term::First(terms) => {
+                terms.iter().for_each(visit);
+            }
+            Term::Compare { sides, .. }
+            | Term::Distinct(sides)
+            | Term::Quantified { sides, .. }
+            | Term::Binary { sides, .. } => sides.iter().for_each(visit),
+            Term::Case { arms, otherwise } => {
+                arms.iter().flatten().for_each(&mut *visit);
+                visit(otherwise);
+            }
+        }
+    }
+
+    /// What a boolean term says of a row.
+    pub(in crate::rule) fn truth(&self, row: &[Cell<'_>]) -> Outcome<bool> {
+        match self {
+            Term::Same { column, text } => Ok(cell(row, *column)?.map(|cell| *cell == **text)),
+            Term::OneOf { column, texts, or_null } => {
+                let Some(cell) = cell(row, *column)? else { return Ok(None) };
+                let found = texts.binary_search_by(|text| (**text).cmp(cell)).is_ok();
+                Ok(if found || !or_null { Some(found) } else { None })
+            }
+            Term::Not(operand) => Ok(operand.truth(row)?.map(|truth| !truth)),
+            Term::All(arms) => junction(arms, row, false),
+            Term::Any(arms) => junction(arms, row, true),
+            Term::Compare { op, sides } => {
+                let Some((left, right)) = both(sides, row)? else { return Ok(None) };
+                Ok(Some(op.holds(left.compare(&right)?)))
+            }
+            Term::Distinct(sides) => {
+                let [left, right] = &**sides;
+                Ok(Some(match pair(left, right, row)? {
+                    (Some(left), Some(right)) => left.compare(&right)? != Ordering::Equal,
+                    (left, right) => left.is_some() != right.is_some(),
+                }))
+            }
+            Term::IsNull(operand) => Ok(Some(operand.value(row)?.is_none())),
+            Term::Is { operand, known } => {
+                let truth = operand.truth(row)?;
+                Ok(Some(match known {
+                    Known::True => truth == Some(true),
+                    Known::False => truth == Some(false),
+                    Known::Unknown => truth.is_none(),
+                }))
+            }
+            Term::In { operand, list, or_null } => {
+                let Some(value) = operand.value(row)? else { return Ok(None) };
+                for element in list {
+                    if value.compare(element)? == Ordering::Equal {
+                        return Ok(Some(true));
+                    }
+                }
+                Ok(if *or_null { None } else { Some(false) })
+            }
+            Term::Quantified { op, all, sides } => quantified(*op, *all, sides, row),
+            Term::Match { operand, pattern } => match operand.value(row)? {
+                Some(Value::Text(text)) => Ok(Some(pattern.matches(&text)?)),
+                Some(_) => Err(Fault::Unreadable.into()),
+                None => Ok(None),
+            },
+            Term::Constant(_)
+            | Term::Column { .. }
+            | Term::Rank { .. }
+            | Term::Apply { .. }
+            | Term::Binary { .. }
+            | Term::First(_)
+            | Term::Case { .. } => match self.value(row)? {
+                Some(Value::Bool(value)) => Ok(Some(value)),
+                Some(_) => Err(Fault::Unreadable.into()),
+                None => Ok(None),
+            },
+        }
+    }
+
+    /// The value of a term for a row.
+    pub(in crate::rule) fn value<'a>(&'a self, row: &[Cell<'a>]) -> Outcome<Value<'a>> {
+        match self {
+            Term::Constant(value) => Ok(value.as_ref().map(Value::borrowed)),
+            Term::Column { column, read } => match cell(row, *column)? {
+                None => Ok(None),
+                Some(text) => Ok(Some(read.read(text)?)),
+            },
+            Term::Rank { operand, labels } => match firm(operand.value(row))? {
+                Some(Value::Text(text)) => {
+                    let place = labels.iter().position(|label| label.as_bytes() == &*text);
+                    let place = place.and_then(|place| i64::try_from(place).ok());
+                    Ok(Some(Value::Int(place.ok_or(Fault::Unreadable)?)))
+                }
+                Some(_) => Err(Fault::Unreadable.into()),
+                None => Ok(None),
+            },
+            Term::Apply { function, operand } => {
+                let value = operand.value(row);
+                let value = if function.may_fault() { firm(value)? } else { value? };
+                let Some(value) = value else { return Ok(None) };
+                Ok(function.apply(value)?)
+            }
+            Term::Binary { op, most, sides } => {
+                let [left, right] = &**sides;
+                let values = pair(left, right, row);
+                let arithmetic =
+                    matches!(op, Operator::Add | Operator::Subtract | Operator::Multiply);
+                let (left, right) = if arithmetic { firm(values)? } else { values? };
+                let (Some(left), Some(right)) = (left, right) else { return Ok(None) };
+                Ok(super::apply::binary(*op, *most, left, right)?)
+            }
+            Term::First(terms) => {
+                for term in terms {
+                    if let Some(value) = firm(term.value(row))? {
+                        return Ok(Some(value));
+                    }
+                }
+                Ok(None)
+            }
+            Term::Case { arms, otherwise } => {
+                for [condition, result] in arms {
+                    if firm(condition.truth(row))? == Some(true) {
+                        return result.value(row);
+                    }
+                }
+                otherwise.value(row)
+            }
+            Term::Same { .. }
+            | Term::OneOf { .. }
+            | Term::Not(_)
+            | Term::All(_)
+            | Term::Any(_)
+            | Term::Compare { .. }
+            | Term::Distinct(_)
+            | Term::IsNull(_)
+            | Term::Is { .. }
+            | Term::In { .. }
+            | Term::Quantified { .. }
+            | Term::Match { .. } => Ok(self.truth(row)?.map(Value::Bool)),
+        }
+    }
+}
+
+impl Value<'static> {
+    /// A constant, lent to an evaluation.
+    fn borrowed(&self) -> Value<'_> {
+        match self {
+            Value::Text(text) => Value::Text(Cow::Borrowed(text)),
+            Value::Numeric(text) => Value::Numeric(Cow::Borrowed(text)),
+            other => other.clone(),
+        }
+    }
+}
+
+fn cell<'a>(row: &[Cell<'a>], column: usize) -> Outcome<&'a [u8]> {
+    match row.get(column) {
+        Some(Cell::Text(text)) => Ok(Some(text)),
+        Some(Cell::Null) => Ok(None),
+        Some(Cell::Unchanged) | None => Err(Undecided::Missing { column }),
+    }
+}
+
+/// What is missing may raise in here, so it is no longer just any value.
+fn firm<T>(outcome: Result<T, Undecided>) -> Result<T, Undecided> {
+    outcome.map_err(|undecided| match undecided {
+        Undecided::Missing { .. } => Undecided::MissingOperand,
+        other => other,
+    })
+}
+
+/// Both values; a fault in either one goes before a missing cell in the other.
+fn pair<'a>(
+    left: &'a Term,
+    right: &'a Term,
+    row: &[Cell<'a>],
+) -> Result<(Option<Value<'a>>, Option<Value<'a>>), Undecided> {
+    match (left.value(row), right.value(row)) {
+        (Ok(left), Ok(right)) => Ok((left, right)),
+        (Err(Undecided::Missing { .. }) | Ok(_), Err(other)) | (Err(other), _) => Err(other),
+    }
+}
+
+/// Both values where neither is NULL.
+fn both<'a>(
+    sides: &'a [Term; 2],
+    row: &[Cell<'a>],
+) -> Result<Option<(Value<'a>, Value<'a>)>, Undecided> {
+    let [left, right] = sides;
+    let (left, right) = pair(left, right, row)?;
+    Ok(left.zip(right))
+}
+
+/// AND (`deciding` is false) and OR (true): the first arm that decides ends it, a fault ends it
+/// too, and otherwise what is missing goes before NULL.
+fn junction(arms: &[Term], row: &[Cell<'_>], deciding: bool) -> Outcome<bool> {
+    let mut outcome = Ok(Some(!deciding));
+    for arm in arms {
+        match arm.truth(row) {
+            Ok(Some(truth)) if truth == deciding => return Ok(Some(deciding)),
+            Ok(None) if outcome.is_ok() => outcome = Ok(None),
+            Ok(_) => {}
+            Err(missing @ Undecided::Missing { .. }) => outcome = Err(missing),
+            Err(fault) => return Err(fault),
+        }
+    }
+    outcome
+}
+
+fn quantified(op: Comparison, all: bool, sides: &[Term; 2], row: &[Cell<'_>]) -> Outcome<bool> {
+    let [left, right] = sides;
+    let (value, array) = pair(left, right, row)?;
+    let array = match array {
+        None => return Ok(None),
+        Some(Value::Array(array)) => array,
+        Some(_) => return Err(Fault::Unreadable.into()),
+    };
+    if array.elements.is_empty() {
+        return Ok(Some(all));
+    }
+    let Some(value) = value else { return Ok(None) };
+    let mut outcome = Some(all);
+    for element in &array.elements {
+        let Some(element) = element else {
+            outcome = None;
+            continue;
+        };
+        if op.holds(value.compare(element)?) != all {
+            return Ok(Some(!all));
+        }
+    }
+    Ok(outcome)
+}
