@@ -9,6 +9,8 @@
 pub mod change;
 // What is true of a row: filters and policies, exactly as Postgres would answer.
 pub mod rule;
+// Who asks: token in, claims out.
+pub mod auth;
 
 // What just happened: recent transactions by position.
 pub mod ring;
