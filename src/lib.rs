@@ -11,6 +11,8 @@ pub mod change;
 pub mod rule;
 // Who asks: token in, claims out.
 pub mod auth;
+// Whom we believe to be the database.
+pub mod tls;
 
 // What just happened: recent transactions by position.
 pub mod ring;
