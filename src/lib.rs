@@ -16,4 +16,6 @@ pub mod tls;
 
 // What just happened: recent transactions by position.
 pub mod ring;
+// What Postgres says of itself: types, tables, grants.
+pub mod catalog;
 

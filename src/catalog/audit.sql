@@ -1,0 +1,65 @@
+-- What `walcast check` looks at, as one JSON document: publication $1, slot $2, replication role
+-- $3 (null: not asked), client roles $4. Rows whose columns differ between versions are taken whole.
+SELECT jsonb_build_object(
+    'version', current_setting('server_version_num')::int,
+    'database', current_database(),
+    'encoding', (SELECT pg_encoding_to_char(encoding) FROM pg_database
+                 WHERE datname = current_database()),
+    'in_recovery', pg_is_in_recovery(),
+    'settings', (
+        SELECT jsonb_object_agg(name, setting)
+        FROM pg_settings
+        WHERE name IN ('wal_level', 'max_slot_wal_keep_size', 'wal_sender_timeout',
+                       'max_wal_senders', 'max_replication_slots',
+                       'idle_replication_slot_timeout')
+    ),
+    'slots_used', (SELECT count(*) FROM pg_replication_slots),
+    'slot', (
+        SELECT to_jsonb(s) || jsonb_build_object('lag_bytes',
+            CASE WHEN NOT pg_is_in_recovery()
+                 THEN pg_wal_lsn_diff(pg_current_wal_insert_lsn(), s.confirmed_flush_lsn) END)
+        FROM pg_replication_slots s
+        WHERE s.slot_name = $2::text
+    ),
+    'publication', (SELECT to_jsonb(p) FROM pg_publication p WHERE p.pubname = $1::text),
+    'row_filters', COALESCE((
+        SELECT jsonb_agg(jsonb_build_object('schema', p.schemaname, 'name', p.tablename))
+        FROM pg_publication_tables p
+        WHERE p.pubname = $1::text AND to_jsonb(p) ->> 'rowfilter' IS NOT NULL
+    ), '[]'),
+    'asking_role', (SELECT to_jsonb(r) FROM pg_roles r WHERE r.rolname = current_user),
+    'replication_role', (SELECT to_jsonb(r) FROM pg_roles r WHERE r.rolname = $3::text),
+    'unknown_roles', to_jsonb(ARRAY(
+        SELECT wanted FROM unnest($4::text[]) AS wanted
+        WHERE NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = wanted)
+    )),
+    'foreign_roles', to_jsonb(ARRAY(
+        SELECT r.rolname::text FROM pg_roles r
+        WHERE r.rolname = ANY ($4::text[]) AND NOT pg_has_role(current_user, r.oid, 'MEMBER')
+    )),
+    -- Every table whose rows are written under the publication: for a partitioned one, its leaves.
+    'identities', COALESCE((
+        SELECT jsonb_agg(jsonb_build_object(
+            'schema', n.nspname,
+            'name', c.relname,
+            'kind', c.relreplident,
+            'usable', c.relreplident = 'f' OR EXISTS (
+                SELECT FROM pg_index i
+                WHERE i.indrelid = c.oid AND i.indisvalid AND i.indisunique AND i.indimmediate
+                  AND CASE c.relreplident WHEN 'd' THEN i.indisprimary
+                                          WHEN 'i' THEN i.indisreplident END),
+            'has_key', EXISTS (
+                SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)
+        ) ORDER BY n.nspname, c.relname)
+        FROM (
+            SELECT COALESCE(leaf.relid::oid, root.oid) AS oid
+            FROM pg_publication_tables p
+            JOIN pg_namespace n ON n.nspname = p.schemaname
+            JOIN pg_class root ON root.relnamespace = n.oid AND root.relname = p.tablename
+            LEFT JOIN LATERAL pg_partition_tree(root.oid::regclass) leaf ON leaf.isleaf
+            WHERE p.pubname = $1::text
+        ) AS written
+        JOIN pg_class c ON c.oid = written.oid AND c.relkind = 'r'
+        JOIN pg_namespace n ON n.oid = c.relnamespace
+    ), '[]')
+)::text

@@ -1,0 +1,124 @@
+//! What the audit knows of a database. Read by one statement, as one JSON document, so that what
+//! only some server versions have can be absent.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+
+use crate::catalog::Catalog;
+use crate::catalog::CatalogError;
+use crate::catalog::audit::Expectations;
+
+/// The facts.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Facts {
+    pub(super) version: u32,
+    pub(super) database: String,
+    pub(super) encoding: String,
+    pub(super) in_recovery: bool,
+    /// By name, in the units of `pg_settings`.
+    pub(super) settings: HashMap<String, String>,
+    pub(super) slots_used: i64,
+    pub(super) slot: Option<Slot>,
+    pub(super) publication: Option<Publication>,
+    pub(super) row_filters: Vec<Named>,
+    pub(super) asking_role: Role,
+    pub(super) replication_role: Option<Role>,
+    /// Client roles that do not exist.
+    pub(super) unknown_roles: Vec<String>,
+    /// Client roles that the asking role is no member of.
+    pub(super) foreign_roles: Vec<String>,
+    pub(super) identities: Vec<Identity>,
+}
+
+/// A row of `pg_replication_slots`.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Slot {
+    pub(super) plugin: Option<String>,
+    pub(super) database: Option<String>,
+    pub(super) active: bool,
+    pub(super) temporary: bool,
+    pub(super) wal_status: Option<String>,
+    #[serde(default)]
+    pub(super) two_phase: bool,
+    /// From version 17.
+    #[serde(default)]
+    pub(super) invalidation_reason: Option<String>,
+    pub(super) lag_bytes: Option<i64>,
+}
+
+/// A row of `pg_publication`.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Publication {
+    pub(super) pubinsert: bool,
+    pub(super) pubupdate: bool,
+    pub(super) pubdelete: bool,
+    pub(super) pubtruncate: bool,
+}
+
+/// A row of `pg_roles`.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Role {
+    pub(super) rolname: String,
+    pub(super) rolsuper: bool,
+    pub(super) rolreplication: bool,
+    pub(super) rolbypassrls: bool,
+    pub(super) rolcanlogin: bool,
+}
+
+/// A table's name.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Named {
+    pub(super) schema: String,
+    pub(super) name: String,
+}
+
+/// What identifies the rows of a table in the stream.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Identity {
+    pub(super) schema: String,
+    pub(super) name: String,
+    /// `pg_class.relreplident`.
+    pub(super) kind: String,
+    /// Whether an UPDATE and a DELETE can be published.
+    pub(super) usable: bool,
+    pub(super) has_key: bool,
+}
+
+impl Facts {
+    /// Facts from the document that `audit.sql` makes.
+    pub(super) fn parse(document: &str) -> Result<Facts, serde_json::Error> {
+        serde_json::from_str(document)
+    }
+
+    /// A setting that is a number, in the unit of `pg_settings`.
+    pub(super) fn number(&self, setting: &str) -> Option<i64> {
+        self.settings.get(setting)?.parse().ok()
+    }
+}
+
+impl Catalog {
+    /// Reads what the audit judges. Costs a few milliseconds; not for polling.
+    ///
+    /// # Errors
+    ///
+    /// [`CatalogError`]; there is nothing to judge then.
+    pub async fn facts(&self, expected: &Expectations) -> Result<Facts, CatalogError> {
+        let roles: Vec<&str> = expected.roles.iter().map(|role| &**role).collect();
+        let replication = expected.replication_role.as_deref();
+        let rows = self
+            .connection
+            .ask_once(
+                "the audit",
+                include_str!("../audit.sql"),
+                &[&&*expected.publication, &&*expected.slot, &replication, &roles],
+            )
+            .await?;
+        let document = |source| CatalogError::Query { what: "the audit", source };
+        let text: &str = match rows.first() {
+            Some(row) => row.try_get(0).map_err(document)?,
+            None => "",
+        };
+        Facts::parse(text).map_err(CatalogError::Facts)
+    }
+}

@@ -1,0 +1,220 @@
+//! The asking role's connection: made when it is first needed, and again when it was lost.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+use tokio_postgres::Client;
+use tokio_postgres::Config;
+use tokio_postgres::NoTls;
+use tokio_postgres::Row;
+use tokio_postgres::Statement;
+use tokio_postgres::config::SslMode;
+use tokio_postgres::types::ToSql;
+
+use crate::catalog::CatalogError;
+use crate::catalog::Settings;
+use crate::catalog::load::GrantRow;
+use crate::catalog::load::Loaded;
+use crate::catalog::load::TableRow;
+use crate::catalog::load::TypeRow;
+use crate::catalog::load::Wanted;
+use crate::change::id::TypeId;
+use crate::tls::MakeTls;
+use crate::tls::TlsMode;
+use crate::tls::client_config;
+
+/// How long Postgres may take to accept the connection, and to answer one question.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Types below this number are the same on every server, and never change.
+const FIRST_CUSTOM: u32 = 16_384;
+
+/// Names are resolved without anybody's schemas; nothing is ever written; no question can hold
+/// the server up for long; and none is worth compiling, which takes longer than to answer it.
+const PREPARE_SESSION: &str = "SET search_path = '';\
+     SET default_transaction_read_only = on;\
+     SET jit = off;\
+     SET statement_timeout = '10s';\
+     SET lock_timeout = '5s';";
+
+/// The connection, or the lack of one.
+#[derive(Debug)]
+pub(super) struct Connection {
+    config: Config,
+    tls: Option<MakeTls>,
+    runtime: Handle,
+    session: Mutex<Option<Arc<Session>>>,
+}
+
+/// A connection that stands, with its statements prepared.
+#[derive(Debug)]
+struct Session {
+    client: Client,
+    tables: Statement,
+    grants: Statement,
+    types: Statement,
+    builtin: Arc<Vec<TypeRow>>,
+}
+
+type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl Connection {
+    /// Prepares to connect; nothing is sent yet.
+    pub(super) fn new(settings: &Settings) -> Result<Connection, CatalogError> {
+        let mode = settings.tls_mode;
+        let ca_file = settings.tls_ca_file.as_deref();
+        let mut config = settings.connection.clone();
+        config.connect_timeout(PATIENCE);
+        config.ssl_mode(match mode {
+            TlsMode::Disable => SslMode::Disable,
+            TlsMode::Prefer => SslMode::Prefer,
+            TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => SslMode::Require,
+        });
+        if config.get_application_name().is_none() {
+            config.application_name("walcast asking");
+        }
+        let tls = match mode {
+            TlsMode::Disable => None,
+            _ => Some(MakeTls::new(Arc::new(client_config(ca_file, mode.verify(ca_file))?))),
+        };
+        Ok(Connection { config, tls, runtime: Handle::current(), session: Mutex::new(None) })
+    }
+
+    /// Everything that one look reads.
+    pub(super) async fn load(&self, wanted: Wanted<'_>) -> Result<Loaded, CatalogError> {
+        let session = self.session().await?;
+        let schemas: Vec<&str> = wanted.tables.iter().map(|table| &*table.schema).collect();
+        let names: Vec<&str> = wanted.tables.iter().map(|table| &*table.name).collect();
+        let relations: Vec<u32> = wanted.relations.iter().map(|id| id.0).collect();
+        let rows = session
+            .ask("tables", &session.tables, &[&wanted.publication, &schemas, &names, &relations])
+            .await?;
+        let tables = read_all("tables", &rows, TableRow::read)?;
+
+        let oids: Vec<u32> = tables.iter().map(|table| table.description.id.0).collect();
+        let roles: Vec<&str> = wanted.roles.iter().map(|role| &**role).collect();
+        let columns = tables.iter().flat_map(|table| &table.description.columns);
+        let mut used: Vec<u32> = columns.map(|column| column.type_id.0).collect();
+        used.sort_unstable();
+        used.dedup();
+        // Both questions go out before the first answer is waited for.
+        let about_grants: [&(dyn ToSql + Sync); 2] = [&oids, &roles];
+        let about_types: [&(dyn ToSql + Sync); 2] = [&used, &FIRST_CUSTOM];
+        let (grants, types) = tokio::try_join!(
+            session.ask("grants", &session.grants, &about_grants),
+            session.ask("types", &session.types, &about_types),
+        )?;
+        let grants = read_all("grants", &grants, GrantRow::read)?;
+        let types = read_all("types", &types, TypeRow::read)?;
+        Ok(Loaded { tables, grants, types })
+    }
+
+    /// These types, and what they are made of, without the built-in ones.
+    pub(super) async fn types(&self, ids: &[TypeId]) -> Result<Vec<TypeRow>, CatalogError> {
+        let session = self.session().await?;
+        let ids: Vec<u32> = ids.iter().map(|id| id.0).collect();
+        let rows = session.ask("types", &session.types, &[&ids, &FIRST_CUSTOM]).await?;
+        read_all("types", &rows, TypeRow::read)
+    }
+
+    /// The built-in types, read once for each connection.
+    pub(super) async fn builtin_types(&self) -> Result<Arc<Vec<TypeRow>>, CatalogError> {
+        Ok(Arc::clone(&self.session().await?.builtin))
+    }
+
+    /// Rows of any statement; for questions that are asked once.
+    pub(super) async fn ask_once(
+        &self,
+        what: &'static str,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, CatalogError> {
+        let session = self.session().await?;
+        in_time(what, session.client.query(sql, parameters)).await
+    }
+
+    async fn session(&self) -> Result<Arc<Session>, CatalogError> {
+        let mut place = self.session.lock().await;
+        if let Some(session) = place.as_ref().filter(|session| !session.client.is_closed()) {
+            return Ok(Arc::clone(session));
+        }
+        *place = None;
+        let session = Arc::new(self.connect().await?);
+        *place = Some(Arc::clone(&session));
+        Ok(session)
+    }
+
+    /// Connects on the catalogue's own runtime, whoever asked: the socket belongs to it.
+    async fn connect(&self) -> Result<Session, CatalogError> {
+        let (config, tls) = (self.config.clone(), self.tls.clone());
+        let connecting = self.runtime.spawn(async move {
+            timeout(PATIENCE, connect(&config, tls)).await.map_err(|_| CatalogError::Late {
+                what: "connecting",
+                seconds: PATIENCE.as_secs(),
+            })?
+        });
+        let (client, driver) = connecting.await.map_err(|_| CatalogError::Stopping)??;
+        // Ends when the client is dropped.
+        self.runtime.spawn(driver);
+        in_time("the session's settings", client.batch_execute(PREPARE_SESSION)).await?;
+        let tables = in_time("tables", client.prepare(include_str!("tables.sql"))).await?;
+        let grants = in_time("grants", client.prepare(include_str!("grants.sql"))).await?;
+        let types = in_time("types", client.prepare(include_str!("types.sql"))).await?;
+        let every = "SELECT array_agg(oid) FROM pg_type WHERE oid < 16384";
+        let builtin: Vec<u32> =
+            in_time("types", async { client.query_one(every, &[]).await?.try_get(0) }).await?;
+        let rows = in_time("types", client.query(&types, &[&builtin, &0u32])).await?;
+        let mut builtin = read_all("types", &rows, TypeRow::read)?;
+        builtin.retain(|row| row.id.0 < FIRST_CUSTOM);
+        Ok(Session { client, tables, grants, types, builtin: Arc::new(builtin) })
+    }
+}
+
+impl Session {
+    async fn ask(
+        &self,
+        what: &'static str,
+        statement: &Statement,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, CatalogError> {
+        in_time(what, self.client.query(statement, parameters)).await
+    }
+}
+
+async fn connect(config: &Config, tls: Option<MakeTls>) -> Result<(Client, Driver), CatalogError> {
+    // A connection that breaks is noticed, and reported, by the next question.
+    match tls {
+        None => {
+            let (client, driver) = config.connect(NoTls).await.map_err(CatalogError::Connect)?;
+            Ok((client, Box::pin(async { drop(driver.await) })))
+        }
+        Some(tls) => {
+            let (client, driver) = config.connect(tls).await.map_err(CatalogError::Connect)?;
+            Ok((client, Box::pin(async { drop(driver.await) })))
+        }
+    }
+}
+
+async fn in_time<T>(
+    what: &'static str,
+    answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T, CatalogError> {
+    match timeout(PATIENCE, answer).await {
+        Ok(answer) => answer.map_err(|source| CatalogError::Query { what, source }),
+        Err(_) => Err(CatalogError::Late { what, seconds: PATIENCE.as_secs() }),
+    }
+}
+
+fn read_all<T>(
+    what: &'static str,
+    rows: &[Row],
+    read: impl Fn(&Row) -> Result<T, tokio_postgres::Error>,
+) -> Result<Vec<T>, CatalogError> {
+    let read: Result<Vec<T>, _> = rows.iter().map(read).collect();
+    read.map_err(|source| CatalogError::Query { what, source })
+}

@@ -1,0 +1,283 @@
+//! What Postgres says of itself: types, tables, grants.
+//!
+//! ```text
+//! control ──refresh, every two seconds──▶ Catalog ──Arc<Snapshot>──▶ route
+//! ingest  ──resolve(description)────────▶ (here)  ──Arc<Relation>──▶ every change after it
+//! ```
+//!
+//! One ordinary connection, as the asking role, answers both. A poll costs three statements, and
+//! a [`Snapshot`] is replaced only when their answers differ. A `Relation` message whose shape is
+//! known costs no statement at all.
+//!
+//! The stream may be behind the catalogue, so that a description need not be what the table is
+//! now: then the names, types and identity are the description's, and only what the stream does
+//! not say (collations, primary key) is today's, by column name.
+//!
+//! # Invariants
+//!
+//! - The same shape is the same `Arc` and the same version; another shape never gets a version
+//!   that was used before. (`tests/postgres/catalog.rs`.)
+//! - Privileges are never computed here: Postgres is asked, for each role and table.
+
+pub mod snapshot;
+pub mod audit;
+mod connection;
+mod load;
+mod types;
+mod shapes;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::Mutex as WordMutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+
+use arc_swap::ArcSwap;
+use tokio::sync::Mutex;
+
+use crate::catalog::connection::Connection;
+use crate::catalog::load::Loaded;
+use crate::catalog::load::TypeRow;
+use crate::catalog::load::Wanted;
+use crate::catalog::shapes::Shapes;
+use crate::catalog::snapshot::Snapshot;
+use crate::catalog::types::Types;
+use crate::change::id::RelationId;
+use crate::change::id::TypeId;
+use crate::change::relation::Relation;
+use crate::change::relation::RelationDescription;
+use crate::tls::TlsError;
+use crate::tls::TlsMode;
+
+/// Whom to ask, and about what.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The server, the database and the asking role. Its `ssl_mode` is set from
+    /// [`tls_mode`](Settings::tls_mode).
+    pub connection: tokio_postgres::Config,
+    /// Whether the connection is encrypted, and whom it believes.
+    pub tls_mode: TlsMode,
+    /// The authorities to believe; absent: the operating system's.
+    pub tls_ca_file: Option<PathBuf>,
+    /// The publication that the slot reads.
+    pub publication: Box<str>,
+    /// The client roles whose grants are looked up.
+    pub roles: Vec<Box<str>>,
+    /// Tables that the configuration names: they are looked up even when they are not published.
+    pub tables: Vec<TableName>,
+}
+
+/// A table by name, unquoted.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TableName {
+    /// Its schema.
+    pub schema: Box<str>,
+    /// Its name in the schema.
+    pub name: Box<str>,
+}
+
+impl TableName {
+    /// Reads `schema.table` or `table` (which is in `public`), unquoted: everything after the
+    /// first point is the table's name.
+    #[must_use]
+    pub fn parse(text: &str) -> TableName {
+        let (schema, name) = text.split_once('.').unwrap_or(("public", text));
+        TableName { schema: schema.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for TableName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.schema, self.name)
+    }
+}
+
+/// Why Postgres did not answer. The next call tries again, on a new connection where needed.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    /// TLS can't be had as it was asked for.
+    #[error("TLS for the asking role's connection")]
+    Tls(#[from] TlsError),
+    /// There is no connection.
+    #[error("connecting as the asking role")]
+    Connect(#[source] tokio_postgres::Error),
+    /// A statement was refused, or the connection broke.
+    #[error("reading {what}")]
+    Query {
+        /// What was asked for.
+        what: &'static str,
+        /// The refusal.
+        #[source]
+        source: tokio_postgres::Error,
+    },
+    /// No answer in time.
+    #[error("no answer to {what} within {seconds} s")]
+    Late {
+        /// What was asked for.
+        what: &'static str,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// The audit's answer is not of the form that it was asked for.
+    #[error("the answer to the audit")]
+    Facts(#[source] serde_json::Error),
+    /// The runtime that drives the connection is stopping.
+    #[error("the runtime of the catalogue is stopping")]
+    Stopping,
+}
+
+/// The catalogue, as of the last look. Shared by every thread.
+#[derive(Debug)]
+pub struct Catalog {
+    settings: Settings,
+    connection: Connection,
+    snapshot: ArcSwap<Snapshot>,
+    shapes: WordMutex<Shapes>,
+    /// Held while Postgres is asked: one asks at a time.
+    known: Mutex<Known>,
+}
+
+/// What was read last.
+#[derive(Debug, Default)]
+struct Known {
+    loaded: Loaded,
+    /// Relations that the stream described although they are not published by that name: the
+    /// partitions of a published root.
+    described: BTreeSet<RelationId>,
+}
+
+impl Catalog {
+    /// Connects as the asking role and reads everything once.
+    ///
+    /// The connection is driven on the runtime in which this is called, and made again there when
+    /// it is lost; the other calls may come from any runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`CatalogError`], when Postgres can't be reached or refuses to answer.
+    pub async fn connect(settings: Settings) -> Result<Catalog, CatalogError> {
+        let connection = Connection::new(&settings)?;
+        let catalog = Catalog {
+            settings,
+            connection,
+            snapshot: ArcSwap::from_pointee(Snapshot::default()),
+            shapes: WordMutex::default(),
+            known: Mutex::default(),
+        };
+        catalog.refresh().await?;
+        Ok(catalog)
+    }
+
+    /// What was read last. Costs no statement.
+    #[must_use]
+    pub fn current(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Reads everything again; tells whether something differs, and the snapshot was replaced.
+    ///
+    /// Not to be given up in the middle of a `select!`: nothing is lost, but what was read is.
+    ///
+    /// # Errors
+    ///
+    /// [`CatalogError`]; the snapshot stays what it was.
+    pub async fn refresh(&self) -> Result<bool, CatalogError> {
+        let mut known = self.known.lock().await;
+        self.read(&mut known).await
+    }
+
+    /// The relation that a `Relation` message of the stream describes, its types resolved.
+    ///
+    /// A type that no longer exists is of kind `Other`: its values are written as strings. Costs
+    /// statements only where the shape was never seen.
+    ///
+    /// # Errors
+    ///
+    /// [`CatalogError`]; the caller tries again before it goes on in the stream.
+    pub async fn resolve(
+        &self,
+        description: &RelationDescription,
+    ) -> Result<Arc<Relation>, CatalogError> {
+        if let Some(relation) = self.shapes().find(description) {
+            return Ok(relation);
+        }
+        let mut known = self.known.lock().await;
+        if let Some(relation) = self.shapes().find(description) {
+            return Ok(relation);
+        }
+        known.described.insert(description.id);
+        self.read(&mut known).await?;
+        if let Some(relation) = self.shapes().find(description) {
+            return Ok(relation);
+        }
+        let ids: Vec<TypeId> = description.columns.iter().map(|column| column.type_id).collect();
+        let more = self.connection.types(&ids).await?;
+        let builtin = self.connection.builtin_types().await?;
+        let mut types = Types::new(&builtin, more.iter().chain(&known.loaded.types));
+        let table = known.loaded.tables.iter().find(|table| table.description.id == description.id);
+        Ok(self.shapes().intern(description, table, &mut types))
+    }
+
+    /// Asks, and replaces the snapshot where the answer is a new one.
+    async fn read(&self, known: &mut Known) -> Result<bool, CatalogError> {
+        let wanted = Wanted {
+            publication: &self.settings.publication,
+            roles: &self.settings.roles,
+            tables: &self.settings.tables,
+            relations: &known.described,
+        };
+        let loaded = self.connection.load(wanted).await?;
+        let first = self.current().generation == 0;
+        if loaded == known.loaded && !first {
+            return Ok(false);
+        }
+        let builtin: Arc<Vec<TypeRow>> = self.connection.builtin_types().await?;
+        let mut types = Types::new(&builtin, loaded.types.iter());
+        let snapshot = {
+            let mut shapes = self.shapes();
+            let generation = self.current().generation + 1;
+            Snapshot::build(generation, &loaded, |table| {
+                shapes.intern(&table.description, Some(table), &mut types)
+            })
+        };
+        // A partition that is gone would be asked for in vain for ever.
+        known.described.retain(|id| loaded.tables.iter().any(|table| table.description.id == *id));
+        known.loaded = loaded;
+        self.snapshot.store(Arc::new(snapshot));
+        Ok(true)
+    }
+
+    fn shapes(&self) -> MutexGuard<'_, Shapes> {
+        self.shapes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+impl Catalog {
+    /// A catalogue that was read once, and never asks. To be made in a runtime.
+    pub(crate) fn read_once(snapshot: Snapshot) -> Catalog {
+        let settings = Settings {
+            connection: tokio_postgres::Config::new(),
+            tls_mode: TlsMode::Disable,
+            tls_ca_file: None,
+            publication: "walcast".into(),
+            roles: Vec::new(),
+            tables: Vec::new(),
+        };
+        let connection = Connection::new(&settings).unwrap();
+        Catalog {
+            settings,
+            connection,
+            snapshot: ArcSwap::from_pointee(snapshot),
+            shapes: WordMutex::default(),
+            known: Mutex::default(),
+        }
+    }
+
+    /// Lets the next look find something else.
+    pub(crate) fn replace(&self, snapshot: Snapshot) {
+        self.snapshot.store(Arc::new(snapshot));
+    }
+}
