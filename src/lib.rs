@@ -13,9 +13,13 @@ pub mod rule;
 pub mod auth;
 // Whom we believe to be the database.
 pub mod tls;
+// Counters.
+pub mod metrics;
 
 // What just happened: recent transactions by position.
 pub mod ring;
 // What Postgres says of itself: types, tables, grants.
 pub mod catalog;
+// Who sees it: subscriptions, groups, decisions, outboxes.
+pub mod route;
 

@@ -1,0 +1,66 @@
+//! Counters of what the daemon does. One relaxed addition each; reading them disturbs nobody.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+/// The daemon's counters, all since its start.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    delivered: AtomicU64,
+    fell_behind: AtomicU64,
+    undecided: AtomicU64,
+    resynced: Mutex<BTreeMap<&'static str, u64>>,
+    refused: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+impl Metrics {
+    /// Counts row frames that went into outboxes.
+    pub fn delivered(&self, frames: usize) {
+        let frames = u64::try_from(frames).unwrap_or(u64::MAX);
+        self.delivered.fetch_add(frames, Ordering::Relaxed);
+    }
+
+    /// Counts a session whose outbox was full.
+    pub fn fell_behind(&self) {
+        self.fell_behind.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a change that could not be decided for some group, because the stream does not tell
+    /// what its rule reads, and so was not delivered to it.
+    pub fn undecided(&self) {
+        self.undecided.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a `resync` by its reason.
+    pub fn resynced(&self, reason: &'static str) {
+        count(&self.resynced, reason);
+    }
+
+    /// Counts a subscription that was refused or ended, by its code.
+    pub fn refused(&self, code: &'static str) {
+        count(&self.refused, code);
+    }
+
+    /// Every counter with its name, in a fixed order.
+    #[must_use]
+    pub fn read(&self) -> Vec<(String, u64)> {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let mut all = vec![
+            ("delivered".to_owned(), load(&self.delivered)),
+            ("fell_behind".to_owned(), load(&self.fell_behind)),
+            ("undecided".to_owned(), load(&self.undecided)),
+        ];
+        for (name, by) in [("resynced", &self.resynced), ("refused", &self.refused)] {
+            let by = by.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            all.extend(by.iter().map(|(reason, count)| (format!("{name}.{reason}"), *count)));
+        }
+        all
+    }
+}
+
+fn count(by: &Mutex<BTreeMap<&'static str, u64>>, reason: &'static str) {
+    let mut by = by.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    *by.entry(reason).or_default() += 1;
+}

@@ -1,0 +1,222 @@
+//! Sessions that are behind: they read the ring from their place, in slices, as fast as their
+//! socket takes it, and cost nothing while it takes nothing.
+//!
+//! What is read is judged by the rules of now. Where a table had another shape then, the
+//! subscription is planned once more for that shape; where that can't be done, what it may have
+//! missed can't be told, and it gets a `resync`.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::change::cursor::Cursor;
+use crate::change::id::RelationId;
+use crate::change::relation::Relation;
+use crate::change::transaction::Change;
+use crate::change::transaction::Transaction;
+use crate::ring::Gap;
+use crate::ring::Place;
+use crate::ring::Ring;
+use crate::route::decide::Decision;
+use crate::route::decide::decide;
+use crate::route::encode::Notice;
+use crate::route::encode::RowFrame;
+use crate::route::group::Shape;
+use crate::route::image::Images;
+use crate::route::plan;
+use crate::route::plan::Context;
+use crate::route::session::SessionKey;
+use crate::route::shard::Shard;
+
+/// Bytes of frames in one slice: a quarter of a default outbox.
+const SLICE_BYTES: usize = 256 << 10;
+/// Changes looked at in one slice although few or none matched: well below a millisecond.
+const SLICE_CHANGES: usize = 4096;
+
+/// One subscription of a reader, with the shapes that it was planned for.
+struct Member {
+    id: Rc<str>,
+    relation: RelationId,
+    head: Rc<[u8]>,
+    shape: Shape,
+    /// Plans for other shapes of the table; `None` where it can't be planned.
+    earlier: HashMap<u64, Option<Shape>>,
+}
+
+/// What came of reading a slice.
+enum Slice {
+    /// Frames to send, and where to read on.
+    Read { frames: Vec<u8>, count: usize, next: Place },
+    /// A subscription can't go on.
+    Gap { id: Rc<str>, reason: Gap },
+}
+
+impl Shard {
+    /// Reads a slice for the next session that is behind and has room; `false` where there is none.
+    pub(crate) fn read_behind(&mut self) -> bool {
+        let Some(key) = self.ready.pop_front() else { return false };
+        let Some(session) = self.session_mut(key) else { return true };
+        session.scheduled = false;
+        // What was queued since it was scheduled goes out first; then it comes here again.
+        if !session.outbox.has_room() {
+            return true;
+        }
+        let Some(reader) = session.readers.first() else { return true };
+        let (place, ids) = (reader.place, reader.ids.clone());
+        let Some(end) = self.place() else { return true };
+        if self.ring.as_ref().is_some_and(|ring| ring.evicted(place)) {
+            for id in &ids {
+                self.resync(key, id, Gap::TooOld);
+            }
+        } else if place >= end {
+            self.catch_up(key);
+        } else {
+            match self.read_slice(key, place, &ids, end) {
+                Slice::Read { frames, count, next } => self.deliver(key, frames, count, next),
+                Slice::Gap { id, reason } => self.resync(key, &id, reason),
+            }
+        }
+        self.schedule(key);
+        true
+    }
+
+    /// The session's first reader has read everything: its subscriptions are live.
+    fn catch_up(&mut self, key: SessionKey) {
+        let Some(session) = self.session_mut(key) else { return };
+        let Some(reader) = session.readers.first() else { return };
+        let (ids, announce) = (reader.ids.clone(), reader.announce);
+        for id in &ids {
+            self.go_live(key, id);
+            if let Some(cursor) = self.here().filter(|_| announce) {
+                self.notify(key, &Notice::Synced { id, cursor });
+            }
+        }
+    }
+
+    fn deliver(&mut self, key: SessionKey, frames: Vec<u8>, count: usize, next: Place) {
+        let Some(session) = self.session_mut(key) else { return };
+        // There is room for a slice, and a frame that is larger goes out alone. A refusal would only
+        // have it encoded once more.
+        if !frames.is_empty() {
+            session.outbox.push_always(&frames.into());
+        }
+        if let Some(reader) = session.readers.first_mut() {
+            reader.place = next;
+        }
+        self.shared.metrics.delivered(count);
+    }
+
+    fn read_slice(&mut self, key: SessionKey, place: Place, ids: &[Rc<str>], end: Place) -> Slice {
+        let mut members: Vec<Member> = ids.iter().filter_map(|id| self.member(key, id)).collect();
+        let (mut frames, mut count, mut looked_at) = (Vec::new(), 0, 0);
+        let room = self.session(key).map_or(0, |session| session.outbox.slice_bytes());
+        let bytes_max = SLICE_BYTES.min(room);
+        let mut next = place;
+        let mut body = Vec::new();
+        while next < end && frames.len() < bytes_max && looked_at < SLICE_CHANGES {
+            let ring = self.ring.as_ref();
+            let Some(transaction) = ring.and_then(|ring| ring.get(next.transaction)) else { break };
+            let transaction = Arc::clone(transaction);
+            let wanted = |relation: &Arc<Relation>| {
+                members.iter().any(|member| member.relation == relation.id)
+            };
+            looked_at += 1;
+            if !transaction.relations().iter().any(wanted) {
+                next = Place { transaction: next.transaction + 1, change: 0 };
+                continue;
+            }
+            let mut whole = true;
+            for change in transaction.changes_from(next.change) {
+                let here = Place { transaction: next.transaction, change: next.change };
+                if here >= end || frames.len() >= bytes_max || looked_at >= SLICE_CHANGES {
+                    whole = false;
+                    break;
+                }
+                looked_at += 1;
+                for member in &mut members {
+                    if member.relation != change.relation.id {
+                        continue;
+                    }
+                    let Some(shape) = self.shape_for(key, member, change.relation) else {
+                        let (id, reason) = (Rc::clone(&member.id), Gap::SchemaChanged);
+                        return Slice::Gap { id, reason };
+                    };
+                    body.clear();
+                    if self.encode_for(&shape, &transaction, &change, &mut body) {
+                        shape.dialect.frame(&member.head, &body, &mut frames);
+                        count += 1;
+                    }
+                }
+                next.change += 1;
+            }
+            if whole {
+                next = Place { transaction: next.transaction + 1, change: 0 };
+            }
+        }
+        Slice::Read { frames, count, next: next.min(end) }
+    }
+
+    fn member(&self, key: SessionKey, id: &Rc<str>) -> Option<Member> {
+        let attachment = self.session(key)?.subscription(id)?.attachment;
+        let group = self.groups.get(attachment.group)?;
+        let variant = group.variants.get(attachment.variant)?;
+        Some(Member {
+            id: Rc::clone(id),
+            relation: group.shape.projection.relation.id,
+            head: Rc::clone(&variant.head),
+            shape: group.shape.clone(),
+            earlier: HashMap::new(),
+        })
+    }
+
+    /// The member's shape for a table as it was at a change.
+    fn shape_for(
+        &self,
+        key: SessionKey,
+        member: &mut Member,
+        relation: &Arc<Relation>,
+    ) -> Option<Shape> {
+        if member.shape.projection.relation.version == relation.version {
+            return Some(member.shape.clone());
+        }
+        let plan = || {
+            let session = self.session(key)?;
+            let claims = session.claims.as_ref()?;
+            let request = &session.subscription(&member.id)?.request;
+            let catalog = self.shared.catalog.current();
+            let context = Context { catalog: &catalog, policies: &self.shared.policies };
+            let plan = plan::plan_for(context, claims, request, relation).ok()?;
+            let projection = Rc::new(plan.projection);
+            Some(Shape { rule: plan.rule, projection, ..member.shape.clone() })
+        };
+        member.earlier.entry(relation.version).or_insert_with(plan).clone()
+    }
+
+    /// Appends the body of a change's frame; `false` where the shape does not see it.
+    fn encode_for(
+        &self,
+        shape: &Shape,
+        transaction: &Transaction,
+        change: &Change<'_>,
+        body: &mut Vec<u8>,
+    ) -> bool {
+        let Some(source) = self.ring.as_ref().map(Ring::source) else { return false };
+        let images = Images::of(change.relation, &change.kind);
+        let visible = match decide(&shape.rule, &images) {
+            Decision::Shown(visible) if shape.events.contains(visible.op()) => visible,
+            Decision::Shown(_) | Decision::Hidden => return false,
+            Decision::Undecided => {
+                self.shared.metrics.undecided();
+                return false;
+            }
+        };
+        let row = RowFrame {
+            visible,
+            projection: &shape.projection,
+            cursor: Cursor { source, end_lsn: transaction.end_lsn, index: change.index },
+            committed_at: transaction.committed_at,
+        };
+        shape.dialect.body(&row, body);
+        true
+    }
+}

@@ -1,0 +1,100 @@
+//! What a dialect must be able to write. Routing decides and never sees a client's JSON; a dialect
+//! writes and decides nothing.
+
+use std::fmt;
+
+use crate::change::cursor::Cursor;
+use crate::change::transaction::Timestamp;
+use crate::ring::Gap;
+use crate::route::decide::Visible;
+use crate::route::plan::Refusal;
+use crate::route::projection::Projection;
+
+/// Writes frames in the form of one dialect over one transport.
+///
+/// A row's frame is written in two parts: a body, once for each group, and a head, once for each
+/// name that subscriptions of the group have. What [`Encode::frame`] makes of both goes to every
+/// member as it is.
+pub trait Encode: fmt::Debug + Sync {
+    /// The dialect's name, different for each.
+    fn name(&self) -> &'static str;
+
+    /// Appends what stands before the body in the row frames of the subscription called `id`.
+    fn head(&self, id: &str, out: &mut Vec<u8>);
+
+    /// Appends the body of a row frame.
+    fn body(&self, row: &RowFrame<'_>, out: &mut Vec<u8>);
+
+    /// Appends a whole frame, as it goes to the socket, of head and body.
+    fn frame(&self, head: &[u8], body: &[u8], out: &mut Vec<u8>);
+
+    /// Appends a whole frame that says something other than a row.
+    fn notice(&self, notice: &Notice<'_>, out: &mut Vec<u8>);
+
+    /// Appends what keeps a connection alive and makes its peer show that it lives.
+    fn ping(&self, out: &mut Vec<u8>);
+}
+
+/// A visible change, ready to be written.
+#[derive(Debug)]
+pub struct RowFrame<'a> {
+    /// What may be shown.
+    pub visible: Visible<'a>,
+    /// The columns to show.
+    pub projection: &'a Projection,
+    /// Where the change stands.
+    pub cursor: Cursor,
+    /// When its transaction committed.
+    pub committed_at: Timestamp,
+}
+
+/// What a client is told beside rows.
+#[derive(Debug)]
+pub enum Notice<'a> {
+    /// From here on everything is delivered.
+    Subscribed {
+        /// The subscription.
+        id: &'a str,
+        /// Everything after this place will be delivered; absent where it begins at a cursor of
+        /// the client's own.
+        cursor: Option<Cursor>,
+        /// The columns that will be delivered.
+        projection: &'a Projection,
+        /// Whether some updates and deletes can't be decided, because the stream does not carry
+        /// the old row.
+        no_old_image: bool,
+    },
+    /// What was missed has been delivered.
+    Synced {
+        /// The subscription.
+        id: &'a str,
+        /// Up to where.
+        cursor: Cursor,
+    },
+    /// Changes were missed and can't be delivered; the stream goes on from the cursor.
+    Resync {
+        /// The subscription.
+        id: &'a str,
+        /// Why.
+        reason: Gap,
+        /// Where the stream goes on.
+        cursor: Cursor,
+    },
+    /// The subscription ended at the client's wish.
+    Unsubscribed {
+        /// The subscription.
+        id: &'a str,
+    },
+    /// A subscription was refused, or ended because it is no longer allowed or possible.
+    Refused {
+        /// The subscription.
+        id: &'a str,
+        /// Why.
+        refusal: &'a Refusal,
+    },
+    /// All subscriptions of the session have been delivered up to here.
+    Heartbeat {
+        /// Up to where.
+        cursor: Cursor,
+    },
+}

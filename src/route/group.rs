@@ -1,0 +1,108 @@
+//! Subscriptions that get the same bytes: decided once, encoded once.
+
+use std::rc::Rc;
+
+use smallvec::SmallVec;
+
+use crate::route::encode::Encode;
+use crate::route::projection::Projection;
+use crate::route::subscription::Events;
+use crate::rule::Rule;
+
+/// A group's place in its shard.
+pub(crate) type GroupId = usize;
+
+/// What subscriptions must have in common to share decisions and bodies.
+#[derive(Clone, Debug)]
+pub(crate) struct Shape {
+    pub(crate) rule: Rule,
+    pub(crate) projection: Rc<Projection>,
+    pub(crate) events: Events,
+    pub(crate) dialect: &'static dyn Encode,
+}
+
+impl PartialEq for Shape {
+    fn eq(&self, other: &Shape) -> bool {
+        self.rule == other.rule
+            && self.projection == other.projection
+            && self.events == other.events
+            && self.dialect.name() == other.dialect.name()
+    }
+}
+
+/// Subscriptions of one shape.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub(crate) shape: Shape,
+    /// Members by the name that they gave their subscription: the name is in every frame.
+    pub(crate) variants: SmallVec<[Variant; 1]>,
+    /// How many subscriptions belong to it, also those that are behind.
+    pub(crate) attached: u32,
+}
+
+/// The subscriptions of a group that have the same name.
+#[derive(Debug)]
+pub(crate) struct Variant {
+    /// What stands in their frames before the body.
+    pub(crate) head: Rc<[u8]>,
+    /// The name.
+    pub(crate) id: Rc<str>,
+    /// The sessions of the live ones, by their places in the shard.
+    pub(crate) members: SmallVec<[u32; 4]>,
+    /// How many subscriptions belong to it, also those that are behind.
+    pub(crate) attached: u32,
+    /// What this pass has for them; none between passes.
+    pub(crate) pending: Option<Box<Pending>>,
+}
+
+/// The frames of one pass for one variant.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    pub(crate) bytes: Vec<u8>,
+    /// Where each frame ends, with its number in the pass: a session that is in several variants
+    /// gets their frames in the order of the changes.
+    pub(crate) frames: Vec<PendingFrame>,
+}
+
+/// One frame of a pass.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PendingFrame {
+    pub(crate) number: u32,
+    pub(crate) end: usize,
+}
+
+impl Group {
+    pub(crate) fn new(shape: Shape) -> Group {
+        Group { shape, variants: SmallVec::new(), attached: 0 }
+    }
+
+    /// Whether a live session is waiting for its frames.
+    pub(crate) fn has_members(&self) -> bool {
+        self.variants.iter().any(|variant| !variant.members.is_empty())
+    }
+
+    /// The variant of that name, made where it is missing.
+    pub(crate) fn variant(&mut self, id: &Rc<str>) -> usize {
+        if let Some(known) = self.variants.iter().position(|variant| variant.id == *id) {
+            return known;
+        }
+        let mut head = Vec::new();
+        self.shape.dialect.head(id, &mut head);
+        let variant = Variant {
+            head: head.into(),
+            id: Rc::clone(id),
+            members: SmallVec::new(),
+            attached: 0,
+            pending: None,
+        };
+        // The place of a variant that nobody belongs to any more is used again, so that clients
+        // that invent a name for each subscription don't make the group grow.
+        let free = self.variants.iter().position(|variant| variant.attached == 0);
+        if let Some((at, place)) = free.and_then(|at| Some((at, self.variants.get_mut(at)?))) {
+            *place = variant;
+            return at;
+        }
+        self.variants.push(variant);
+        self.variants.len() - 1
+    }
+}

@@ -1,0 +1,38 @@
+//! Who sees it: subscriptions become groups, changes become frames, frames go into outboxes.
+//!
+//! ```text
+//! ring feed ──▶ shard: match_pass ──▶ index ──▶ decide ──▶ encode ──▶ flush ──▶ outbox ──▶ wire
+//!                      read_behind ─▶ ring ───▶ decide ──▶ encode ──▶ outbox ─▶ wire
+//! ```
+//!
+//! A developer who asks why a client did not get a row reads `plan` (may it ask for this at all?),
+//! `index`, `decide`, `pass` and `outbox`, in this order.
+//!
+//! # Invariants
+//!
+//! - This module alone decides who sees what; sessions are handed frames, never a change.
+//! - A frame is made only of a [`decide::Visible`], and only `decide` makes one.
+//! - A subscription gets an unbroken run of its changes, or a `resync`.
+//! - The shard never waits for a session.
+
+pub mod subscription;
+pub mod policy;
+pub mod plan;
+pub mod projection;
+mod image;
+pub mod decide;
+pub mod encode;
+mod group;
+mod groups;
+mod index;
+pub mod outbox;
+pub mod session;
+pub mod shard;
+mod subscribe;
+mod replan;
+mod pass;
+mod behind;
+pub mod run;
+
+#[cfg(test)]
+mod tests;

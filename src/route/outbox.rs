@@ -1,0 +1,252 @@
+//! A session's outbox: the one place where a slow client can be felt.
+//!
+//! The shard pushes and never waits: what the socket takes at once goes out with one write, the
+//! rest is queued, as slices of the same bytes that every other subscriber got. A push that would
+//! pass [`Outbox::bytes_max`] is refused as a whole: the session falls behind and goes on from its
+//! place in the ring. Frames are never dropped from the middle and never cut.
+
+use std::collections::VecDeque;
+use std::io;
+use std::io::IoSlice;
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+/// How many slices one write takes at the most.
+const SLICES_MAX: usize = 64;
+
+/// The socket's side of an outbox.
+pub trait Wire: std::fmt::Debug {
+    /// Writes what the socket takes now; 0 where it takes nothing.
+    ///
+    /// # Errors
+    ///
+    /// The socket's, where it is of no more use.
+    fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Wakes the session's task: bytes are queued, or it shall close.
+    fn wake(&self);
+}
+
+/// What became of a push.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pushed {
+    /// It is out, or queued.
+    Taken,
+    /// The outbox is full; nothing of it was taken.
+    Full,
+}
+
+/// What waits for one socket.
+#[derive(Debug)]
+pub struct Outbox {
+    wire: Rc<dyn Wire>,
+    #[expect(clippy::box_collection, reason = "8 bytes instead of 32 while nothing waits")]
+    queue: Option<Box<VecDeque<Bytes>>>,
+    queued: usize,
+    bytes_max: usize,
+    broken: bool,
+    /// Whether the last frame was pushed.
+    ended: bool,
+}
+
+impl Outbox {
+    /// An empty outbox that holds at most `bytes_max` bytes, or one frame however large.
+    #[must_use]
+    pub fn new(wire: Rc<dyn Wire>, bytes_max: usize) -> Outbox {
+        Outbox { wire, queue: None, queued: 0, bytes_max, broken: false, ended: false }
+    }
+
+    /// How many bytes wait.
+    #[must_use]
+    pub const fn queued(&self) -> usize {
+        self.queued
+    }
+
+    /// Whether so little waits that a session that is behind may read on.
+    #[must_use]
+    pub const fn has_room(&self) -> bool {
+        self.queued <= self.bytes_max / 2
+    }
+
+    /// How many bytes a session that is behind may read at once, where there is room.
+    #[must_use]
+    pub const fn slice_bytes(&self) -> usize {
+        self.bytes_max / 2
+    }
+
+    /// Whether so much waits that the client's requests must wait, too. What is routed to a session
+    /// never comes this far: these are answers that the client does not read.
+    #[must_use]
+    pub const fn is_flooded(&self) -> bool {
+        self.queued > self.bytes_max.saturating_mul(2)
+    }
+
+    /// Whether the socket failed; its task will find out and close the session.
+    #[must_use]
+    pub const fn broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Sends whole frames: at once as far as the socket takes them.
+    pub fn push(&mut self, frames: &Bytes) -> Pushed {
+        if self.broken || self.ended {
+            return Pushed::Taken;
+        }
+        if self.queued > 0 {
+            if self.queued.saturating_add(frames.len()) > self.bytes_max {
+                return Pushed::Full;
+            }
+            self.enqueue(frames.clone());
+            return Pushed::Taken;
+        }
+        match self.wire.write(&[IoSlice::new(frames)]) {
+            Ok(written) if written < frames.len() => {
+                self.enqueue(frames.slice(written..));
+                self.wire.wake();
+            }
+            Ok(_) => {}
+            Err(_) => self.fail(),
+        }
+        Pushed::Taken
+    }
+
+    /// Sends a frame that must not be refused, such as an answer; these are small and bounded by
+    /// what the client asked.
+    pub fn push_always(&mut self, frame: &Bytes) {
+        if self.push(frame) == Pushed::Full {
+            self.enqueue(frame.clone());
+        }
+    }
+
+    /// Sends the last frame: whatever is pushed after it is dropped.
+    pub fn push_last(&mut self, frame: &Bytes) {
+        self.push_always(frame);
+        self.ended = true;
+    }
+
+    /// Writes what waits; `true` when nothing waits any more.
+    ///
+    /// # Errors
+    ///
+    /// The socket's, where it is of no more use.
+    pub fn drain(&mut self) -> io::Result<bool> {
+        while let Some(queue) = self.queue.as_mut() {
+            let slices: Vec<IoSlice<'_>> =
+                queue.iter().take(SLICES_MAX).map(|bytes| IoSlice::new(bytes)).collect();
+            let offered: usize = slices.iter().map(|slice| slice.len()).sum();
+            let written = self.wire.write(&slices)?;
+            self.queued -= written;
+            consume(queue, written);
+            if queue.is_empty() {
+                self.queue = None;
+            }
+            if written < offered {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Lets go of what waits: the session is over.
+    pub fn fail(&mut self) {
+        self.broken = true;
+        self.queue = None;
+        self.queued = 0;
+        self.wire.wake();
+    }
+
+    /// Wakes the session's task.
+    pub fn wake(&self) {
+        self.wire.wake();
+    }
+
+    fn enqueue(&mut self, bytes: Bytes) {
+        self.queued += bytes.len();
+        self.queue.get_or_insert_default().push_back(bytes);
+    }
+}
+
+fn consume(queue: &mut VecDeque<Bytes>, mut written: usize) {
+    while let Some(front) = queue.front_mut() {
+        if written < front.len() {
+            let _sent = front.split_to(written);
+            return;
+        }
+        written -= front.len();
+        queue.pop_front();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::cell::RefCell;
+
+    use super::*;
+
+    /// A socket that takes `room` bytes and then none.
+    #[derive(Debug, Default)]
+    struct Narrow {
+        room: Cell<usize>,
+        got: RefCell<Vec<u8>>,
+        woken: Cell<usize>,
+    }
+
+    impl Wire for Narrow {
+        fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+            let offered: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+            let taken = offered.len().min(self.room.get());
+            self.room.set(self.room.get() - taken);
+            self.got.borrow_mut().extend(&offered[..taken]);
+            Ok(taken)
+        }
+
+        fn wake(&self) {
+            self.woken.set(self.woken.get() + 1);
+        }
+    }
+
+    fn outbox(room: usize, bytes_max: usize) -> (Rc<Narrow>, Outbox) {
+        let wire = Rc::new(Narrow::default());
+        wire.room.set(room);
+        let shared: Rc<dyn Wire> = Rc::<Narrow>::clone(&wire);
+        (wire, Outbox::new(shared, bytes_max))
+    }
+
+    #[test]
+    fn a_full_outbox_refuses_whole_pushes_and_keeps_what_it_holds() {
+        let (wire, mut outbox) = outbox(2, 4);
+        assert_eq!(outbox.push(&Bytes::from_static(b"abcd")), Pushed::Taken);
+        assert_eq!(outbox.push(&Bytes::from_static(b"ef")), Pushed::Taken);
+        assert_eq!(outbox.push(&Bytes::from_static(b"g")), Pushed::Full);
+        assert_eq!(outbox.queued(), 4);
+
+        wire.room.set(3);
+        assert!(!outbox.drain().unwrap());
+        wire.room.set(9);
+        assert!(outbox.drain().unwrap());
+        assert_eq!(*wire.got.borrow(), b"abcdef");
+        assert_eq!(outbox.push(&Bytes::from_static(b"g")), Pushed::Taken);
+    }
+
+    #[test]
+    fn a_frame_larger_than_the_bound_goes_out_alone() {
+        let (wire, mut outbox) = outbox(0, 4);
+        assert_eq!(outbox.push(&Bytes::from_static(b"larger than four")), Pushed::Taken);
+        assert_eq!(outbox.push(&Bytes::from_static(b"x")), Pushed::Full);
+        assert_eq!(wire.woken.get(), 1);
+    }
+
+    #[test]
+    fn nothing_goes_out_after_the_last_frame() {
+        let (wire, mut outbox) = outbox(0, 4);
+        outbox.push(&Bytes::from_static(b"one"));
+        outbox.push_last(&Bytes::from_static(b"last"));
+        assert_eq!(outbox.push(&Bytes::from_static(b"x")), Pushed::Taken);
+        outbox.push_always(&Bytes::from_static(b"y"));
+        wire.room.set(99);
+        assert!(outbox.drain().unwrap());
+        assert_eq!(*wire.got.borrow(), b"onelast");
+    }
+}

@@ -1,0 +1,422 @@
+//! What a transaction does to a shard: match and encode a slice of changes, then write to every
+//! session that got something, once.
+//!
+//! A pass is matched as a whole and flushed in steps, between which other sessions are served. It
+//! is bounded in bytes and changes, so a transaction of any size is many passes.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use crate::change::cursor::Cursor;
+use crate::change::cursor::Source;
+use crate::change::lsn::Lsn;
+use crate::change::transaction::Change;
+use crate::change::transaction::ChangeKind;
+use crate::change::transaction::Transaction;
+use crate::change::tuple::Cell;
+use crate::change::tuple::Tuple;
+use crate::ring::Gap;
+use crate::ring::Place;
+use crate::ring::Ring;
+use crate::ring::feed::Feed;
+use crate::route::decide::Decision;
+use crate::route::decide::decide;
+use crate::route::encode::RowFrame;
+use crate::route::group::GroupId;
+use crate::route::group::PendingFrame;
+use crate::route::groups::TableGroups;
+use crate::route::image::ImageKind;
+use crate::route::image::Images;
+use crate::route::outbox::Pushed;
+use crate::route::session::Reader;
+use crate::route::session::SessionKey;
+use crate::route::shard::Shard;
+use crate::route::shard::widen;
+
+/// Bytes of frames after which a pass ends, so that it fits an outbox.
+const PASS_BYTES: usize = 512 << 10;
+/// Changes after which a pass ends although few or none matched: about a millisecond.
+const PASS_CHANGES: usize = 8192;
+
+/// The transaction that is being matched.
+#[derive(Debug)]
+pub(crate) struct Routing {
+    transaction: Arc<Transaction>,
+    /// Its number in the ring.
+    number: u64,
+    /// The next change to match.
+    next: usize,
+}
+
+impl Routing {
+    /// Where a cursor would stand that has everything matched so far; `None` before the first
+    /// change.
+    pub(crate) fn cursor_position(&self) -> Option<(Lsn, u32)> {
+        let last = self.next.checked_sub(1)?;
+        Some((self.transaction.end_lsn, u32::try_from(last).ok()?))
+    }
+}
+
+/// What one pass has matched and not yet written.
+#[derive(Debug, Default)]
+pub(crate) struct Pass {
+    /// Where matching began: a session that can't take its payloads reads on from here.
+    start: Option<Place>,
+    touched: Vec<(GroupId, usize)>,
+    frames: u32,
+    bytes: usize,
+    changes: usize,
+    payloads: Vec<Payload>,
+    dirty: Vec<SessionKey>,
+    body: Vec<u8>,
+    candidates: Vec<GroupId>,
+}
+
+/// The frames of one variant, shared by all its members.
+#[derive(Debug)]
+struct Payload {
+    bytes: Bytes,
+    frames: Vec<PendingFrame>,
+}
+
+impl Pass {
+    fn is_full(&self) -> bool {
+        self.bytes >= PASS_BYTES || self.changes >= PASS_CHANGES
+    }
+}
+
+impl Shard {
+    /// Whether there is something to match or to read for a session that is behind.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.has_matched_all() || !self.ready.is_empty()
+    }
+
+    /// Whether everything that came was matched.
+    pub(crate) fn has_matched_all(&self) -> bool {
+        self.incoming.is_empty() && self.routing.is_none()
+    }
+
+    /// The place of the next change to match.
+    pub(crate) fn place(&self) -> Option<Place> {
+        match &self.routing {
+            Some(routing) => Some(Place { transaction: routing.number, change: routing.next }),
+            None => self.ring.as_ref().map(Ring::end),
+        }
+    }
+
+    /// Matches and encodes until the pass is full or there is nothing more.
+    pub(crate) fn match_pass(&mut self) {
+        self.follow_catalog();
+        self.pass.start = self.place();
+        while !self.pass.is_full() {
+            if self.routing.is_none() && !self.next_transaction() {
+                break;
+            }
+            if !self.match_transaction() {
+                break;
+            }
+        }
+        self.freeze();
+    }
+
+    /// Takes the next transaction from what came in; `false` where there is none, or where what
+    /// came in must wait for the end of the pass.
+    fn next_transaction(&mut self) -> bool {
+        while let Some(feed) = self.incoming.pop_front() {
+            match feed {
+                Feed::Transaction(transaction) => {
+                    let Some(ring) = self.ring.as_mut() else { continue };
+                    let number = ring.end().transaction;
+                    if ring.append(Arc::clone(&transaction)) {
+                        self.routing = Some(Routing { transaction, number, next: 0 });
+                        return true;
+                    }
+                }
+                Feed::Advance(lsn) => {
+                    if let Some(ring) = self.ring.as_mut() {
+                        ring.advance(lsn);
+                    }
+                    self.complete_lsn = self.complete_lsn.max(lsn);
+                }
+                Feed::Start { source, tail } => {
+                    if !self.pass.touched.is_empty() {
+                        self.incoming.push_front(Feed::Start { source, tail });
+                        return false;
+                    }
+                    self.start(source, tail);
+                }
+                Feed::Live => self.set_live(),
+                Feed::Interrupted | Feed::Resumed => {}
+            }
+        }
+        false
+    }
+
+    /// Begins a history. What was there before is void, and whoever was subscribed is told.
+    fn start(&mut self, source: Source, tail: Lsn) {
+        let first = self.ring.is_none();
+        self.ring = Some(Ring::new(self.settings.ring, source, tail));
+        self.complete_lsn = tail;
+        self.shared.routed.set(tail);
+        self.pass.start = self.place();
+        if first {
+            return;
+        }
+        self.parked.clear();
+        for key in self.keys() {
+            let Some(session) = self.session_mut(key) else { continue };
+            session.readers.clear();
+            let ids: Vec<_> = session.subscriptions.iter().map(|it| Rc::clone(&it.id)).collect();
+            for id in ids {
+                self.resync(key, &id, Gap::OtherHistory);
+            }
+        }
+    }
+
+    /// Matches changes of the transaction at hand; `false` where the pass must end before the next
+    /// change, because the table has a new shape and sessions still wait for frames in the old.
+    fn match_transaction(&mut self) -> bool {
+        let Some(mut routing) = self.routing.take() else { return true };
+        let transaction = Arc::clone(&routing.transaction);
+        if transaction.relations().iter().all(|it| self.groups.table(it.id).is_none()) {
+            self.pass.changes += 1;
+            self.complete_lsn = transaction.end_lsn;
+            return true;
+        }
+        for change in transaction.changes_from(routing.next) {
+            if self.pass.is_full() {
+                self.routing = Some(routing);
+                return true;
+            }
+            let table = self.groups.table(change.relation.id);
+            let stale = |table: &TableGroups| table.relation.version != change.relation.version;
+            if table.is_some_and(stale) {
+                if !self.pass.touched.is_empty() {
+                    self.routing = Some(routing);
+                    return false;
+                }
+                self.reshape(&change);
+            }
+            self.match_change(&transaction, &change);
+            self.pass.changes += 1;
+            routing.next += 1;
+        }
+        self.complete_lsn = transaction.end_lsn;
+        true
+    }
+
+    /// A table's changes come in a new shape: every subscription to it is judged again.
+    fn reshape(&mut self, change: &Change<'_>) {
+        self.groups.reshape(change.relation);
+        for key in self.keys() {
+            self.replan_session(key, Some(change.relation.id));
+        }
+    }
+
+    fn match_change(&mut self, transaction: &Transaction, change: &Change<'_>) {
+        let Some(table) = self.groups.table(change.relation.id) else { return };
+        if table.index.probes_only() && !may_match(table, change) {
+            return;
+        }
+        let images = Images::of(change.relation, &change.kind);
+        let mut candidates = std::mem::take(&mut self.pass.candidates);
+        candidates.clear();
+        if images.kind == ImageKind::Truncate {
+            table.index.all(&mut candidates);
+        } else {
+            table.index.candidates(&images, &mut candidates);
+        }
+        // Groups under a value that the old image does not tell can't even be found.
+        let unknown =
+            |column| images.old.as_ref().is_some_and(|it| it.get(column) == Some(&Cell::Unchanged));
+        if table.index.columns().any(unknown) {
+            self.shared.metrics.undecided();
+        }
+        for group in &candidates {
+            self.offer(*group, transaction, change, &images);
+        }
+        self.pass.candidates = candidates;
+    }
+
+    /// Decides a change for one group, and where it is visible encodes it for each variant.
+    fn offer(
+        &mut self,
+        id: GroupId,
+        transaction: &Transaction,
+        change: &Change<'_>,
+        images: &Images<'_>,
+    ) {
+        let Some(source) = self.ring.as_ref().map(Ring::source) else { return };
+        let Some(group) = self.groups.get_mut(id).filter(|group| group.has_members()) else {
+            return;
+        };
+        let visible = match decide(&group.shape.rule, images) {
+            Decision::Shown(visible) if group.shape.events.contains(visible.op()) => visible,
+            Decision::Shown(_) | Decision::Hidden => return,
+            Decision::Undecided => {
+                self.shared.metrics.undecided();
+                return;
+            }
+        };
+        let row = RowFrame {
+            visible,
+            projection: &group.shape.projection,
+            cursor: Cursor { source, end_lsn: transaction.end_lsn, index: change.index },
+            committed_at: transaction.committed_at,
+        };
+        let dialect = group.shape.dialect;
+        let pass = &mut self.pass;
+        pass.body.clear();
+        dialect.body(&row, &mut pass.body);
+        for (at, variant) in group.variants.iter_mut().enumerate() {
+            if variant.members.is_empty() {
+                continue;
+            }
+            if variant.pending.is_none() {
+                pass.touched.push((id, at));
+            }
+            let pending = variant.pending.get_or_insert_default();
+            let begin = pending.bytes.len();
+            dialect.frame(&variant.head, &pass.body, &mut pending.bytes);
+            let end = pending.bytes.len();
+            pending.frames.push(PendingFrame { number: pass.frames, end });
+            pass.bytes += end - begin;
+            pass.frames = pass.frames.wrapping_add(1);
+        }
+    }
+
+    /// Turns what was encoded into shared payloads and notes who gets which.
+    fn freeze(&mut self) {
+        for (group, variant) in std::mem::take(&mut self.pass.touched) {
+            let group = self.groups.get_mut(group);
+            let Some(variant) = group.and_then(|group| group.variants.get_mut(variant)) else {
+                continue;
+            };
+            let Some(pending) = variant.pending.take() else { continue };
+            let payload = u32::try_from(self.pass.payloads.len())
+                .expect("a pass has fewer payloads than bytes");
+            self.pass
+                .payloads
+                .push(Payload { bytes: pending.bytes.into(), frames: pending.frames });
+            for place in &variant.members {
+                let Some(session) = self.sessions.get_mut(widen(*place)) else { continue };
+                if session.pending.is_empty() {
+                    let generation = session.generation;
+                    self.pass.dirty.push(SessionKey { place: *place, generation });
+                }
+                session.pending.push(payload);
+            }
+        }
+    }
+
+    /// Writes to some of the sessions that got something; `true` when the pass is over.
+    pub(crate) fn flush_some(&mut self, sessions: usize) -> bool {
+        for _ in 0..sessions {
+            let Some(key) = self.pass.dirty.pop() else { break };
+            self.flush_session(key);
+        }
+        if !self.pass.dirty.is_empty() {
+            return false;
+        }
+        self.pass.payloads.clear();
+        (self.pass.frames, self.pass.bytes, self.pass.changes) = (0, 0, 0);
+        self.shared.routed.set(self.complete_lsn);
+        self.settle_parked();
+        true
+    }
+
+    /// Writes what this pass has for one session, if anything.
+    pub(crate) fn flush_session(&mut self, key: SessionKey) {
+        let Some(session) =
+            self.sessions.get_mut(widen(key.place)).filter(|it| it.generation == key.generation)
+        else {
+            return;
+        };
+        if session.pending.is_empty() {
+            return;
+        }
+        let pending = std::mem::take(&mut session.pending);
+        let (bytes, frames) = gather(&self.pass.payloads, &pending);
+        match session.outbox.push(&bytes) {
+            Pushed::Taken => self.shared.metrics.delivered(frames),
+            Pushed::Full => self.fall_behind(key),
+        }
+    }
+
+    /// All live subscriptions of the session go on from where this pass began, by reading the ring.
+    fn fall_behind(&mut self, key: SessionKey) {
+        self.shared.metrics.fell_behind();
+        let Some(place) = self.pass.start else { return };
+        let Some(session) = self.session(key) else { return };
+        let live = session.subscriptions.iter().filter(|it| it.member_at.is_some());
+        let ids: SmallVec<[Rc<str>; 1]> = live.map(|it| Rc::clone(&it.id)).collect();
+        for id in &ids {
+            self.go_behind(key, id);
+        }
+        if let Some(session) = self.session_mut(key) {
+            session.readers.push(Reader { place, ids, announce: false });
+        }
+        self.schedule(key);
+    }
+
+    /// Judges every subscription again where the catalogue changed since the last pass.
+    fn follow_catalog(&mut self) {
+        let catalog = self.shared.catalog.current();
+        if catalog.generation == self.catalog_generation {
+            return;
+        }
+        self.catalog_generation = catalog.generation;
+        // Who asks for a new column must not wait until somebody writes to the table. Changes that
+        // still come in the shape of before take the table back to it.
+        self.groups.follow(&catalog);
+        for key in self.keys() {
+            self.replan_session(key, None);
+        }
+    }
+
+    pub(crate) fn keys(&self) -> Vec<SessionKey> {
+        let place = |(place, _)| u32::try_from(place).ok().and_then(|place| self.key_of(place));
+        self.sessions.iter().filter_map(place).collect()
+    }
+}
+
+/// Whether any group can want the change, by a look at the indexed columns alone.
+fn may_match(table: &TableGroups, change: &Change<'_>) -> bool {
+    let index = &table.index;
+    let hit = |tuple: Tuple<'_>| {
+        index
+            .columns()
+            .any(|column| tuple.cell(column).is_some_and(|cell| index.hits(column, cell)))
+    };
+    match change.kind {
+        ChangeKind::Insert { new } => hit(new),
+        // Rare enough beside inserts of tables that nobody filters to be worth no shortcut.
+        ChangeKind::Update { .. } | ChangeKind::Delete { .. } | ChangeKind::Truncate => true,
+    }
+}
+
+/// The bytes for a session that is in these payloads, in the order of the changes, and how many
+/// frames they are.
+fn gather(payloads: &[Payload], pending: &[u32]) -> (Bytes, usize) {
+    let mut of = pending.iter().filter_map(|at| payloads.get(widen(*at)));
+    if pending.len() == 1 {
+        return of.next().map_or((Bytes::new(), 0), |it| (it.bytes.clone(), it.frames.len()));
+    }
+    let mut pieces: Vec<(u32, &[u8])> = Vec::new();
+    for payload in of {
+        let mut begin = 0;
+        for frame in &payload.frames {
+            pieces.push((frame.number, payload.bytes.get(begin..frame.end).unwrap_or_default()));
+            begin = frame.end;
+        }
+    }
+    pieces.sort_unstable_by_key(|(number, _)| *number);
+    let mut bytes = Vec::with_capacity(pieces.iter().map(|(_, piece)| piece.len()).sum());
+    for (_, piece) in &pieces {
+        bytes.extend_from_slice(piece);
+    }
+    (bytes.into(), pieces.len())
+}

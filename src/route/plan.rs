@@ -1,0 +1,266 @@
+//! From a request and claims to what will be decided and delivered, or to a refusal.
+
+use std::sync::Arc;
+
+use crate::auth::Claims;
+use crate::catalog::snapshot::RowSecurity;
+use crate::catalog::snapshot::Snapshot;
+use crate::catalog::snapshot::Table;
+use crate::change::relation::Column;
+use crate::change::relation::Relation;
+use crate::change::relation::ReplicaIdentity;
+use crate::route::policy::Policies;
+use crate::route::policy::Policy;
+use crate::route::projection::Projection;
+use crate::route::subscription::Filter;
+use crate::route::subscription::Request;
+use crate::rule::Expression;
+use crate::rule::Rule;
+use crate::rule::RuleError;
+use crate::rule::parse_filter;
+use crate::rule::parse_where;
+
+/// What a subscription comes to for one shape of its table.
+#[derive(Debug)]
+pub struct Plan {
+    /// Filter and policy in one, with the claims put in.
+    pub rule: Rule,
+    /// The columns to deliver.
+    pub projection: Projection,
+}
+
+/// Why a subscription is refused, or ended.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The table is not published, or does not exist.
+    #[error("table {table} is not published")]
+    UnknownTable {
+        /// The table.
+        table: String,
+    },
+    /// Neither the configuration nor a policy opens the table.
+    #[error("table {table} is not open to clients")]
+    TableClosed {
+        /// The table.
+        table: String,
+    },
+    /// The table has row-level security and the configuration has no policy for it.
+    #[error("table {table} has row-level security and no policy that walcast can decide")]
+    NoPolicy {
+        /// The table.
+        table: String,
+    },
+    /// The role may not select the table.
+    #[error("role {role} may not select {table}")]
+    TableForbidden {
+        /// The role of the claims.
+        role: String,
+        /// The table.
+        table: String,
+    },
+    /// A column does not exist, or the role may not select it. One answer for both: the difference
+    /// is none of the client's business.
+    #[error("column {column} of {table} does not exist or may not be selected")]
+    ColumnForbidden {
+        /// The column.
+        column: String,
+        /// The table.
+        table: String,
+    },
+    /// The filter is wrong.
+    #[error("{0}")]
+    Filter(RuleError),
+    /// The policy can't be decided for this table or these claims. The reason is the operator's.
+    #[error("the policy of {table} can't be decided for these claims")]
+    Policy {
+        /// The table.
+        table: String,
+    },
+    /// The session has not said who it is.
+    #[error("a subscription needs a token")]
+    Unauthenticated,
+    /// The session has as many subscriptions as it may have.
+    #[error("a session may have {limit} subscriptions")]
+    TooMany {
+        /// How many it may have.
+        limit: usize,
+    },
+    /// The session has a subscription of that name.
+    #[error("there is a subscription with this id already")]
+    DuplicateId,
+    /// The session has no subscription of that name.
+    #[error("there is no subscription with this id")]
+    UnknownId,
+}
+
+impl Refusal {
+    /// The code that clients can rely on; `docs/protocol.md` lists them.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Refusal::UnknownTable { .. } => "unknown_table",
+            Refusal::TableClosed { .. } => "table_closed",
+            Refusal::NoPolicy { .. } => "no_policy",
+            Refusal::TableForbidden { .. } => "table_forbidden",
+            Refusal::ColumnForbidden { .. } => "column_forbidden",
+            Refusal::Filter(_) => "bad_filter",
+            Refusal::Policy { .. } => "policy_undecidable",
+            Refusal::Unauthenticated => "unauthenticated",
+            Refusal::TooMany { .. } => "too_many_subscriptions",
+            Refusal::DuplicateId => "duplicate_id",
+            Refusal::UnknownId => "unknown_id",
+        }
+    }
+
+    /// What would be right.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Refusal::UnknownTable { .. } => {
+                "name it as schema.table, unquoted; `alter publication … add table …` publishes it"
+            }
+            Refusal::TableClosed { .. } => {
+                "give it a policy, or `open = true`, in a [[table]] section of walcast.toml"
+            }
+            Refusal::NoPolicy { .. } => "give it a policy in a [[table]] section of walcast.toml",
+            Refusal::TableForbidden { .. } => "grant select on the table to the role",
+            Refusal::ColumnForbidden { .. } => "ask for granted columns only",
+            Refusal::Filter(error) => return error.hint().map(str::to_owned),
+            Refusal::Policy { .. } => "the daemon's log says why; check the token's claims",
+            Refusal::Unauthenticated => "send an `auth` request first",
+            Refusal::TooMany { .. } => "unsubscribe, or ask for more rows with one filter",
+            Refusal::DuplicateId => "choose another id, or unsubscribe first",
+            Refusal::UnknownId => return None,
+        };
+        Some(hint.to_owned())
+    }
+}
+
+/// What planning looks at.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// What the database says of its tables.
+    pub catalog: &'a Snapshot,
+    /// What the configuration says.
+    pub policies: &'a Policies,
+}
+
+/// Plans a subscription for the shape that its table has now.
+///
+/// # Errors
+///
+/// [`Refusal`] where the request can't be served to these claims.
+pub fn plan(context: Context<'_>, claims: &Claims, request: &Request) -> Result<Plan, Refusal> {
+    let table = table(context, request)?;
+    let relation = Arc::clone(&table.relation);
+    plan_for(context, claims, request, &relation)
+}
+
+/// Plans a subscription for the shape that its table had when a change was made. What may be
+/// selected is decided by the grants of today, by column name.
+///
+/// # Errors
+///
+/// As [`plan`].
+pub fn plan_for(
+    context: Context<'_>,
+    claims: &Claims,
+    request: &Request,
+    relation: &Arc<Relation>,
+) -> Result<Plan, Refusal> {
+    let table = table(context, request)?;
+    let name = || request.table.to_string();
+    let policy = match context.policies.of(&request.table) {
+        Some(Policy::Rule(rule)) => Some(rule),
+        Some(Policy::Open) if table.row_security == RowSecurity::Off => None,
+        _ if table.row_security != RowSecurity::Off => {
+            return Err(Refusal::NoPolicy { table: name() });
+        }
+        _ => return Err(Refusal::TableClosed { table: name() }),
+    };
+    let may = |column: &Column| table.may_select(claims.role(), &column.name);
+    let granted: Vec<bool> = relation.columns.iter().map(may).collect();
+    if !granted.contains(&true) {
+        return Err(Refusal::TableForbidden { role: claims.role().to_owned(), table: name() });
+    }
+    let filter = request.filter.as_ref().map(parse).transpose().map_err(Refusal::Filter)?;
+    let may_select = |column: &str| {
+        let position = relation.column(column);
+        position.and_then(|position| granted.get(position)).copied().unwrap_or(false)
+    };
+    let forbidden =
+        |column: &str| Refusal::ColumnForbidden { column: column.to_owned(), table: name() };
+    let mut filtered = filter.iter().flat_map(Expression::columns);
+    if let Some(column) = filtered.find(|column| !may_select(column)) {
+        return Err(forbidden(column));
+    }
+    drop(filtered);
+    let positions = match &request.columns {
+        None => (0..relation.columns.len()).filter(|at| granted.get(*at) == Some(&true)).collect(),
+        Some(columns) => {
+            let mut positions = Vec::with_capacity(columns.len());
+            for column in columns {
+                let position = relation.column(column).filter(|_| may_select(column));
+                positions.push(position.ok_or_else(|| forbidden(column))?);
+            }
+            positions.sort_unstable();
+            positions.dedup();
+            positions
+        }
+    };
+    let rule = bind(filter, policy, relation, claims, &name)?;
+    let projection = Projection::new(Arc::clone(relation), &positions, request.big_numbers);
+    Ok(Plan { rule, projection })
+}
+
+/// Whether some updates and deletes of the subscription can't be decided, because its rule reads
+/// columns of which the stream does not carry the old value.
+#[must_use]
+pub fn lacks_old_image(plan_rule: &Rule, relation: &Relation) -> bool {
+    let unknown =
+        |position: &usize| relation.columns.get(*position).is_none_or(|column| !column.in_identity);
+    relation.identity != ReplicaIdentity::Full && plan_rule.columns().iter().any(unknown)
+}
+
+fn table<'a>(context: Context<'a>, request: &Request) -> Result<&'a Table, Refusal> {
+    let table = context.catalog.table(&request.table.schema, &request.table.name);
+    let unknown = || Refusal::UnknownTable { table: request.table.to_string() };
+    table.filter(|table| table.published).map(AsRef::as_ref).ok_or_else(unknown)
+}
+
+fn parse(filter: &Filter) -> Result<Expression, RuleError> {
+    match filter {
+        Filter::Where(text) => parse_where(text),
+        Filter::Text(text) => parse_filter(text),
+    }
+}
+
+fn bind(
+    filter: Option<Expression>,
+    policy: Option<&Expression>,
+    relation: &Relation,
+    claims: &Claims,
+    name: &dyn Fn() -> String,
+) -> Result<Rule, Refusal> {
+    // Each is bound alone first, so that an error is blamed on the one that is wrong.
+    let filter_rule = match &filter {
+        Some(filter) => Some(Rule::bind(filter, relation, claims.json()).map_err(Refusal::Filter)?),
+        None => None,
+    };
+    let policy_rule = match policy {
+        Some(policy) => Some(Rule::bind(policy, relation, claims.json()).map_err(|error| {
+            tracing::warn!(relation = name(), %error, "policy can't be decided");
+            Refusal::Policy { table: name() }
+        })?),
+        None => None,
+    };
+    match (filter_rule, policy_rule) {
+        (Some(rule), None) | (None, Some(rule)) => Ok(rule),
+        (None, None) => Ok(Rule::always()),
+        (Some(_), Some(_)) => {
+            let both = filter.into_iter().chain(policy.cloned()).reduce(Expression::and);
+            let both = both.expect("a filter and a policy were bound just now");
+            Rule::bind(&both, relation, claims.json()).map_err(Refusal::Filter)
+        }
+    }
+}

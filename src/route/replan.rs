@@ -1,0 +1,92 @@
+//! Judging subscriptions, at their beginning and again: after DDL, after a change of grants, under
+//! new claims.
+
+use std::rc::Rc;
+
+use crate::auth::Claims;
+use crate::change::id::RelationId;
+use crate::route::encode::Encode;
+use crate::route::encode::Notice;
+use crate::route::group::Shape;
+use crate::route::plan;
+use crate::route::plan::Context;
+use crate::route::plan::Plan;
+use crate::route::plan::Refusal;
+use crate::route::session::SessionKey;
+use crate::route::session::Subscription;
+use crate::route::shard::Shard;
+use crate::route::subscription::Request;
+
+impl Shard {
+    /// Judges the session's subscriptions again (those on `relation`, or all), by the claims,
+    /// grants and policies of now. Those that are no longer allowed end, and the client is told.
+    pub(crate) fn replan_session(&mut self, key: SessionKey, relation: Option<RelationId>) {
+        let Some(session) = self.session(key) else { return };
+        let concerned = |subscription: &&Subscription| {
+            let group = self.groups.get(subscription.attachment.group);
+            let table = group.map(|group| group.shape.projection.relation.id);
+            relation.is_none() || table == relation
+        };
+        let ids: Vec<Rc<str>> = session
+            .subscriptions
+            .iter()
+            .filter(concerned)
+            .map(|subscription| Rc::clone(&subscription.id))
+            .collect();
+        for id in ids {
+            if let Err(refusal) = self.replan_subscription(key, &id) {
+                self.end_subscription(key, &id);
+                self.shared.metrics.refused(refusal.code());
+                self.notify(key, &Notice::Refused { id: &id, refusal: &refusal });
+            }
+        }
+    }
+
+    fn replan_subscription(&mut self, key: SessionKey, id: &Rc<str>) -> Result<(), Refusal> {
+        let Some(session) = self.session(key) else { return Ok(()) };
+        let Some(subscription) = session.subscription(id) else { return Ok(()) };
+        let claims = session.claims.clone().ok_or(Refusal::Unauthenticated)?;
+        let request = subscription.request.clone();
+        let (old, was_live) = (subscription.attachment, subscription.member_at.is_some());
+        let plan = self.plan(&claims, &request)?;
+        let dialect = session.dialect;
+        let shape = self.shape(plan, &request, dialect);
+        if self.groups.get(old.group).is_some_and(|group| group.shape == shape) {
+            return Ok(());
+        }
+        let new = self.groups.attach(shape, id);
+        self.go_behind(key, id);
+        self.groups.detach(old);
+        let session = self.session_mut(key);
+        if let Some(subscription) = session.and_then(|it| it.subscription_mut(id)) {
+            subscription.attachment = new;
+        }
+        if was_live {
+            self.go_live(key, id);
+        }
+        Ok(())
+    }
+
+    /// Plans for the shape in which the stream now sends the table, or, where nobody is subscribed
+    /// to it yet, for the shape that the catalogue knows.
+    pub(crate) fn plan(&self, claims: &Claims, request: &Request) -> Result<Plan, Refusal> {
+        let catalog = self.shared.catalog.current();
+        let context = Context { catalog: &catalog, policies: &self.shared.policies };
+        let table = catalog.table(&request.table.schema, &request.table.name);
+        let current = table.and_then(|table| self.groups.table(table.relation.id));
+        match current {
+            Some(current) => plan::plan_for(context, claims, request, &current.relation),
+            None => plan::plan(context, claims, request),
+        }
+    }
+
+    pub(crate) fn shape(
+        &mut self,
+        plan: Plan,
+        request: &Request,
+        dialect: &'static dyn Encode,
+    ) -> Shape {
+        let projection = self.groups.share(plan.projection);
+        Shape { rule: plan.rule, projection, events: request.events, dialect }
+    }
+}

@@ -1,0 +1,176 @@
+//! The loop that drives a shard.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::task::yield_now;
+use tokio::time::MissedTickBehavior;
+use tokio::time::interval;
+
+use crate::ring::feed::Feed;
+use crate::route::encode::Encode;
+use crate::route::encode::Notice;
+use crate::route::session::Close;
+use crate::route::session::SessionKey;
+use crate::route::shard::Shard;
+
+/// How many feeds are taken at once. What came while the last pass ran is the next one, so writes
+/// are coalesced exactly as far as the machine is busy, and never by a timer.
+const FEEDS_MAX: usize = 4096;
+/// Sessions written to before others get their turn: about a millisecond.
+const FLUSH_STEP: usize = 256;
+/// Slices read for sessions that are behind before live ones get their turn again.
+const BEHIND_STEP: usize = 4;
+
+/// Drives a shard until whoever feeds it is gone and everything that came is routed.
+///
+/// The shard is shared with its sessions' tasks, which run on the same thread, and is never
+/// borrowed across an await.
+pub async fn run(shard: Rc<RefCell<Shard>>, mut feeds: mpsc::Receiver<Feed>) {
+    let mut ticks = interval(Duration::from_secs(1));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let wake = Rc::clone(&shard.borrow().wake);
+    let mut batch = Vec::new();
+    let mut fed = true;
+    loop {
+        let (busy, hungry, matched) = {
+            let shard = shard.borrow();
+            (shard.has_work(), shard.incoming.is_empty(), shard.has_matched_all())
+        };
+        if !fed && matched {
+            return;
+        }
+        tokio::select! {
+            biased;
+            _ = ticks.tick() => shard.borrow_mut().tick(SystemTime::now()),
+            count = feeds.recv_many(&mut batch, FEEDS_MAX), if fed && hungry => {
+                fed = count > 0;
+                shard.borrow_mut().incoming.extend(batch.drain(..));
+            }
+            () = wake.notified(), if !busy => {}
+            () = yield_now(), if busy => {}
+        }
+        work(&shard).await;
+    }
+}
+
+/// One pass, and some slices for those who are behind.
+async fn work(shard: &RefCell<Shard>) {
+    shard.borrow_mut().match_pass();
+    while !shard.borrow_mut().flush_some(FLUSH_STEP) {
+        yield_now().await;
+    }
+    for _ in 0..BEHIND_STEP {
+        if !shard.borrow_mut().read_behind() {
+            return;
+        }
+    }
+}
+
+impl Shard {
+    /// A second has passed: pings and heartbeats for a part of the sessions, an end for those that
+    /// are dead, expired or never said who they are.
+    pub(crate) fn tick(&mut self, now: SystemTime) {
+        self.seconds = self.seconds.saturating_add(1);
+        self.settle_parked();
+        let mut beats = Beats::default();
+        for key in self.keys() {
+            self.check(key, now);
+            if key.place % self.settings.ping_seconds.max(1)
+                == self.seconds % self.settings.ping_seconds.max(1)
+            {
+                self.beat(key, &mut beats);
+            }
+        }
+    }
+
+    fn check(&mut self, key: SessionKey, now: SystemTime) {
+        let (seconds, settings) = (self.seconds, self.settings);
+        let Some(session) = self.session_mut(key) else { return };
+        if session.close.is_some() {
+            return;
+        }
+        let expires_at = session.claims.as_ref().map(crate::auth::Claims::expires_at);
+        session.close = match expires_at {
+            _ if seconds.saturating_sub(session.heard_at) >= settings.silence_seconds => {
+                Some(Close::Silent)
+            }
+            None if seconds.saturating_sub(session.opened_at) >= settings.handshake_seconds => {
+                Some(Close::Unauthenticated)
+            }
+            Some(Some(expires_at)) if expires_at <= now => Some(Close::Expired),
+            _ => return,
+        };
+        self.end_all(key);
+        if let Some(session) = self.session_mut(key) {
+            session.outbox.wake();
+        }
+    }
+
+    /// Ends every subscription of a session that is to be closed: nothing is delivered any more.
+    fn end_all(&mut self, key: SessionKey) {
+        let Some(session) = self.session_mut(key) else { return };
+        session.pending.clear();
+        let ids: Vec<_> = session.subscriptions.iter().map(|it| Rc::clone(&it.id)).collect();
+        for id in ids {
+            self.end_subscription(key, &id);
+        }
+    }
+
+    /// Asks every session to come back later, because the daemon stops.
+    pub fn close_all(&mut self) {
+        for key in self.keys() {
+            self.flush_session(key);
+            if let Some(session) = self.session_mut(key) {
+                session.close.get_or_insert(Close::Restart);
+                session.outbox.wake();
+            }
+        }
+    }
+
+    fn beat(&mut self, key: SessionKey, beats: &mut Beats) {
+        let cursor = self.here();
+        let Some(session) = self.session(key) else { return };
+        let dialect = session.dialect;
+        // A session that is behind, or has frames of this pass to come, is not here yet.
+        let here = session.readers.is_empty() && session.pending.is_empty();
+        let parked = self.parked.iter().any(|parked| parked.key == key);
+        let cursor = cursor.filter(|_| here && !parked && !session.subscriptions.is_empty());
+        let frame = beats.frame(dialect, cursor);
+        if let Some(session) = self.session_mut(key) {
+            session.outbox.push(&frame);
+        }
+    }
+}
+
+/// The frames of one tick, by dialect and by whether they carry the cursor.
+#[derive(Default)]
+struct Beats {
+    made: Vec<(&'static str, bool, Bytes)>,
+}
+
+impl Beats {
+    fn frame(
+        &mut self,
+        dialect: &'static dyn Encode,
+        cursor: Option<crate::change::cursor::Cursor>,
+    ) -> Bytes {
+        let name = dialect.name();
+        let known = self.made.iter().find(|(of, with, _)| *of == name && *with == cursor.is_some());
+        if let Some((_, _, frame)) = known {
+            return frame.clone();
+        }
+        let mut frame = Vec::new();
+        if let Some(cursor) = cursor {
+            dialect.notice(&Notice::Heartbeat { cursor }, &mut frame);
+        }
+        dialect.ping(&mut frame);
+        let frame = Bytes::from(frame);
+        self.made.push((name, cursor.is_some(), frame.clone()));
+        frame
+    }
+}

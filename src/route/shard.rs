@@ -1,0 +1,310 @@
+//! One shard: its sessions, their groups, its ring. All of it is owned by one thread, so nothing
+//! here is locked and nothing waits.
+//!
+//! This file holds what it is made of and how sessions come and go. Subscriptions begin and end in `subscribe`, and are
+//! judged in `replan`; what a transaction does is in `pass`, what a session that is behind does in
+//! `behind`, and the loop that drives both in `run`.
+//!
+//! # Invariants
+//!
+//! - A subscription is either a member of its variant (live) or in exactly one reader or parked
+//!   (behind).
+//! - A session has no pending payload while one of its requests is served: what was matched before
+//!   a request goes out before its answer.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use slab::Slab;
+use tokio::sync::Notify;
+use tokio::sync::watch;
+
+use crate::auth::Claims;
+use crate::catalog::Catalog;
+use crate::change::cursor::Cursor;
+use crate::change::lsn::Lsn;
+use crate::metrics::Metrics;
+use crate::ring;
+use crate::ring::Ring;
+use crate::ring::feed::Feed;
+use crate::ring::feed::Routed;
+use crate::route::encode::Encode;
+use crate::route::encode::Notice;
+use crate::route::groups::Groups;
+use crate::route::outbox::Outbox;
+use crate::route::outbox::Wire;
+use crate::route::pass::Pass;
+use crate::route::pass::Routing;
+use crate::route::plan::Refusal;
+use crate::route::policy::Policies;
+use crate::route::session::Close;
+use crate::route::session::Session;
+use crate::route::session::SessionKey;
+use crate::route::subscribe::Parked;
+
+/// What bounds a shard's sessions.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Subscriptions that one session may have at once.
+    pub subscriptions_max: usize,
+    /// Bytes that may wait for one socket before its session falls behind.
+    pub outbox_bytes_max: usize,
+    /// Seconds that a connection may stay without a valid token.
+    pub handshake_seconds: u32,
+    /// Seconds between two pings (and heartbeats) to a session.
+    pub ping_seconds: u32,
+    /// Seconds of silence after which a peer is taken for dead.
+    pub silence_seconds: u32,
+    /// How much of what happened is kept.
+    pub ring: ring::Settings,
+}
+
+impl Default for Settings {
+    /// A mebibyte covers a second of 3,000 changes of 300 bytes; a dead peer is gone within 45 s,
+    /// after it left one ping unanswered.
+    fn default() -> Settings {
+        Settings {
+            subscriptions_max: 100,
+            outbox_bytes_max: 1 << 20,
+            handshake_seconds: 10,
+            ping_seconds: 25,
+            silence_seconds: 45,
+            ring: ring::Settings::default(),
+        }
+    }
+}
+
+/// What a shard shares with the rest of the daemon.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// What the database says of its tables.
+    pub catalog: Arc<Catalog>,
+    /// What the configuration says of them.
+    pub policies: Arc<Policies>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Where the shard notes what it has routed.
+    pub routed: Routed,
+}
+
+/// One shard.
+#[derive(Debug)]
+pub struct Shard {
+    pub(crate) settings: Settings,
+    pub(crate) shared: Shared,
+    pub(crate) sessions: Slab<Session>,
+    pub(crate) groups: Groups,
+    pub(crate) ring: Option<Ring>,
+    pub(crate) incoming: VecDeque<Feed>,
+    pub(crate) routing: Option<Routing>,
+    pub(crate) pass: Pass,
+    /// Where the last whole transaction ended, or what was told to have no more.
+    pub(crate) complete_lsn: Lsn,
+    /// Sessions that are behind and whose outbox has room.
+    pub(crate) ready: VecDeque<SessionKey>,
+    /// Subscriptions whose cursor is ahead of this shard.
+    pub(crate) parked: Vec<Parked>,
+    /// Wakes the loop when a session becomes ready.
+    pub(crate) wake: Rc<Notify>,
+    /// Seconds since the shard began.
+    pub(crate) seconds: u32,
+    pub(crate) catalog_generation: u64,
+    generation: u32,
+    live: watch::Sender<bool>,
+}
+
+impl Shard {
+    /// A shard without sessions.
+    #[must_use]
+    pub fn new(settings: Settings, shared: Shared) -> Shard {
+        let catalog_generation = shared.catalog.current().generation;
+        Shard {
+            settings,
+            shared,
+            sessions: Slab::new(),
+            groups: Groups::default(),
+            ring: None,
+            incoming: VecDeque::new(),
+            routing: None,
+            pass: Pass::default(),
+            complete_lsn: Lsn::ZERO,
+            ready: VecDeque::new(),
+            parked: Vec::new(),
+            wake: Rc::new(Notify::new()),
+            seconds: 0,
+            catalog_generation,
+            generation: 0,
+            live: watch::Sender::new(false),
+        }
+    }
+
+    /// Becomes true when the ring has caught up, so that clients may come.
+    #[must_use]
+    pub fn live(&self) -> watch::Receiver<bool> {
+        self.live.subscribe()
+    }
+
+    pub(crate) fn set_live(&mut self) {
+        self.live.send_replace(true);
+    }
+
+    /// Counts a subscription that was refused.
+    pub fn count_refusal(&self, refusal: &Refusal) {
+        self.shared.metrics.refused(refusal.code());
+    }
+
+    /// How many sessions there are.
+    #[must_use]
+    pub fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Takes a new connection.
+    ///
+    /// # Panics
+    ///
+    /// At 2^32 sessions.
+    pub fn open(
+        &mut self,
+        wire: Rc<dyn Wire>,
+        claims: Option<Claims>,
+        dialect: &'static dyn Encode,
+    ) -> SessionKey {
+        self.generation = self.generation.wrapping_add(1);
+        let generation = self.generation;
+        let place = self.sessions.insert(Session {
+            generation,
+            outbox: Outbox::new(wire, self.settings.outbox_bytes_max),
+            claims,
+            dialect,
+            subscriptions: Vec::new(),
+            readers: Vec::new(),
+            pending: smallvec::SmallVec::new(),
+            heard_at: self.seconds,
+            opened_at: self.seconds,
+            scheduled: false,
+            close: None,
+        });
+        let place = u32::try_from(place).expect("a shard has fewer than 2^32 sessions");
+        SessionKey { place, generation }
+    }
+
+    /// Ends a session and all that it asked for.
+    pub fn close(&mut self, key: SessionKey) {
+        let Some(session) = self.session_mut(key) else { return };
+        let ids: Vec<Rc<str>> =
+            session.subscriptions.iter().map(|subscription| Rc::clone(&subscription.id)).collect();
+        for id in ids {
+            self.end_subscription(key, &id);
+        }
+        self.sessions.remove(widen(key.place));
+    }
+
+    /// The claims that the session acts under.
+    #[must_use]
+    pub fn claims(&self, key: SessionKey) -> Option<&Claims> {
+        self.session(key)?.claims.as_ref()
+    }
+
+    /// Whether the shard wants the session closed, and why.
+    #[must_use]
+    pub fn closing(&self, key: SessionKey) -> Option<Close> {
+        self.session(key)?.close
+    }
+
+    /// Notes that the peer lives.
+    pub fn heard(&mut self, key: SessionKey) {
+        let seconds = self.seconds;
+        if let Some(session) = self.session_mut(key) {
+            session.heard_at = seconds;
+        }
+    }
+
+    /// Sends an answer of the session's own, after everything that was matched before it.
+    pub fn send(&mut self, key: SessionKey, frame: &Bytes) {
+        self.flush_session(key);
+        if let Some(session) = self.session_mut(key) {
+            session.outbox.push_always(frame);
+        }
+    }
+
+    /// Writes what waits for the session's socket; `true` when nothing waits any more.
+    ///
+    /// # Errors
+    ///
+    /// The socket's, where it is of no more use.
+    pub fn drain(&mut self, key: SessionKey) -> std::io::Result<bool> {
+        let Some(session) = self.session_mut(key) else { return Ok(true) };
+        if session.outbox.broken() {
+            return Err(std::io::ErrorKind::BrokenPipe.into());
+        }
+        let before = session.outbox.queued();
+        let drained = session.outbox.drain()?;
+        // A peer that takes what it is sent lives, also while its requests wait.
+        if session.outbox.queued() < before {
+            self.heard(key);
+        }
+        self.schedule(key);
+        Ok(drained)
+    }
+
+    /// Whether the session's requests must wait until it has read the answers to those before.
+    #[must_use]
+    pub fn is_flooded(&self, key: SessionKey) -> bool {
+        self.session(key).is_some_and(|session| session.outbox.is_flooded())
+    }
+
+    /// Sends the last frame of a session, after everything that was matched before it.
+    pub fn send_last(&mut self, key: SessionKey, frame: &Bytes) {
+        self.flush_session(key);
+        if let Some(session) = self.session_mut(key) {
+            session.outbox.push_last(frame);
+        }
+    }
+
+    /// The place up to which everything was matched, as a cursor.
+    pub(crate) fn here(&self) -> Option<Cursor> {
+        let source = self.ring.as_ref()?.source();
+        let inside = self.routing.as_ref().and_then(Routing::cursor_position);
+        Some(match inside {
+            Some((end_lsn, index)) => Cursor { source, end_lsn, index },
+            None => Cursor::after(source, self.complete_lsn),
+        })
+    }
+
+    pub(crate) fn notify(&mut self, key: SessionKey, notice: &Notice<'_>) {
+        if let Some(session) = self.session_mut(key) {
+            let mut frame = Vec::new();
+            session.dialect.notice(notice, &mut frame);
+            session.outbox.push_always(&frame.into());
+        }
+    }
+
+    pub(crate) fn schedule(&mut self, key: SessionKey) {
+        let Some(session) = self.session_mut(key) else { return };
+        if !session.readers.is_empty() && !session.scheduled && session.outbox.has_room() {
+            session.scheduled = true;
+            self.ready.push_back(key);
+            self.wake.notify_one();
+        }
+    }
+
+    pub(crate) fn key_of(&self, place: u32) -> Option<SessionKey> {
+        let generation = self.sessions.get(widen(place))?.generation;
+        Some(SessionKey { place, generation })
+    }
+
+    pub(crate) fn session(&self, key: SessionKey) -> Option<&Session> {
+        self.sessions.get(widen(key.place)).filter(|it| it.generation == key.generation)
+    }
+
+    pub(crate) fn session_mut(&mut self, key: SessionKey) -> Option<&mut Session> {
+        self.sessions.get_mut(widen(key.place)).filter(|it| it.generation == key.generation)
+    }
+}
+
+pub(crate) fn widen(place: u32) -> usize {
+    usize::try_from(place).expect("usize has at least 32 bits")
+}

@@ -1,0 +1,204 @@
+//! How a subscription begins, becomes live, falls behind and ends.
+
+use std::rc::Rc;
+
+use crate::auth::Claims;
+use crate::change::cursor::Cursor;
+use crate::ring::Gap;
+use crate::ring::Place;
+use crate::route::encode::Notice;
+use crate::route::plan;
+use crate::route::plan::Refusal;
+use crate::route::session::Reader;
+use crate::route::session::SessionKey;
+use crate::route::session::Subscription;
+use crate::route::shard::Shard;
+use crate::route::shard::widen;
+use crate::route::subscription::Subscribe;
+
+/// A subscription that waits until the shard reaches its cursor.
+#[derive(Debug)]
+pub(crate) struct Parked {
+    pub(crate) key: SessionKey,
+    pub(crate) id: Rc<str>,
+    pub(crate) cursor: Cursor,
+    pub(crate) until: u32,
+}
+
+/// How long a cursor may be ahead of the shard: another shard may be faster by a moment, a
+/// database that lost it never catches up.
+const AHEAD_SECONDS: u32 = 3;
+
+impl Shard {
+    /// Begins a subscription and answers it.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`]; nothing was begun then. The caller tells the client.
+    pub fn subscribe(&mut self, key: SessionKey, subscribe: Subscribe) -> Result<(), Refusal> {
+        self.flush_session(key);
+        let limit = self.settings.subscriptions_max;
+        let Some(session) = self.session(key) else { return Ok(()) };
+        if session.subscription(&subscribe.id).is_some() {
+            return Err(Refusal::DuplicateId);
+        }
+        if session.subscriptions.len() >= limit {
+            return Err(Refusal::TooMany { limit });
+        }
+        let claims = session.claims.clone().ok_or(Refusal::Unauthenticated)?;
+        let dialect = session.dialect;
+        let plan = self.plan(&claims, &subscribe.request)?;
+        let no_old_image = plan::lacks_old_image(&plan.rule, &plan.projection.relation);
+        let shape = self.shape(plan, &subscribe.request, dialect);
+        let projection = Rc::clone(&shape.projection);
+        let id = self.groups.intern(&subscribe.id);
+        let attachment = self.groups.attach(shape, &id);
+        let request = Box::new(subscribe.request);
+        if let Some(session) = self.session_mut(key) {
+            let subscription =
+                Subscription { id: Rc::clone(&id), request, attachment, member_at: None };
+            // Most sessions have one; a vector that grows by itself begins with four.
+            session.subscriptions.reserve_exact(1);
+            session.subscriptions.push(subscription);
+        }
+        let cursor = if subscribe.since.is_none() { self.here() } else { None };
+        let subscribed =
+            Notice::Subscribed { id: &id, cursor, projection: &projection, no_old_image };
+        self.notify(key, &subscribed);
+        match subscribe.since {
+            None => self.go_live(key, &id),
+            Some(cursor) => self.resume(key, &id, cursor),
+        }
+        Ok(())
+    }
+
+    /// Ends a subscription and says so.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::UnknownId`].
+    pub fn unsubscribe(&mut self, key: SessionKey, id: &str) -> Result<(), Refusal> {
+        self.flush_session(key);
+        if !self.end_subscription(key, id) {
+            return Err(Refusal::UnknownId);
+        }
+        self.notify(key, &Notice::Unsubscribed { id });
+        Ok(())
+    }
+
+    /// Lets the session act under new claims: every subscription is judged again.
+    pub fn authenticate(&mut self, key: SessionKey, claims: Claims) {
+        self.flush_session(key);
+        let Some(session) = self.session_mut(key) else { return };
+        session.claims = Some(claims);
+        self.replan_session(key, None);
+    }
+
+    /// Reads on from a cursor, or says why that can't be.
+    fn resume(&mut self, key: SessionKey, id: &Rc<str>, cursor: Cursor) {
+        let Some(ring) = &self.ring else { return };
+        let found = ring.place_after(cursor);
+        let here = self.place();
+        match found {
+            Ok(place) if here.is_some_and(|here| place <= here) => {
+                self.read_from(key, id, place, true);
+            }
+            // Ahead, or inside the transaction that is being matched: another shard was faster.
+            Ok(_) | Err(Gap::Ahead) => {
+                let until = self.seconds.saturating_add(AHEAD_SECONDS);
+                self.parked.push(Parked { key, id: Rc::clone(id), cursor, until });
+            }
+            Err(gap) => self.resync(key, id, gap),
+        }
+    }
+
+    /// Lets parked subscriptions go on whose cursor was reached, and gives up on the others when
+    /// their time is over.
+    pub(crate) fn settle_parked(&mut self) {
+        if self.parked.is_empty() {
+            return;
+        }
+        let head = self.complete_lsn;
+        for parked in std::mem::take(&mut self.parked) {
+            let here = self.session(parked.key);
+            if here.is_none_or(|session| session.subscription(&parked.id).is_none()) {
+                continue;
+            }
+            if parked.cursor.end_lsn <= head {
+                self.resume(parked.key, &parked.id, parked.cursor);
+            } else if self.seconds >= parked.until {
+                self.resync(parked.key, &parked.id, Gap::Ahead);
+            } else {
+                self.parked.push(parked);
+            }
+        }
+    }
+
+    pub(crate) fn read_from(
+        &mut self,
+        key: SessionKey,
+        id: &Rc<str>,
+        place: Place,
+        announce: bool,
+    ) {
+        let ids = smallvec::smallvec![Rc::clone(id)];
+        if let Some(session) = self.session_mut(key) {
+            session.readers.push(Reader { place, ids, announce });
+        }
+        self.schedule(key);
+    }
+
+    /// Tells the client that it missed changes, and goes on live.
+    pub(crate) fn resync(&mut self, key: SessionKey, id: &Rc<str>, reason: Gap) {
+        self.shared.metrics.resynced(reason.code());
+        if let Some(cursor) = self.here() {
+            self.notify(key, &Notice::Resync { id, reason, cursor });
+        }
+        self.go_live(key, id);
+    }
+
+    /// Makes a subscription live, from the next change on that is matched.
+    pub(crate) fn go_live(&mut self, key: SessionKey, id: &str) {
+        let Some(session) = self.session(key) else { return };
+        let Some(subscription) = session.subscription(id) else { return };
+        if subscription.member_at.is_some() {
+            return;
+        }
+        let member_at = self.groups.join(subscription.attachment, key.place);
+        if let Some(session) = self.session_mut(key) {
+            session.forget_reader_of(id);
+            if let Some(subscription) = session.subscription_mut(id) {
+                subscription.member_at = Some(member_at);
+            }
+        }
+    }
+
+    /// Ends a subscription's being live, if it was.
+    pub(crate) fn go_behind(&mut self, key: SessionKey, id: &str) {
+        let Some(session) = self.session_mut(key) else { return };
+        let Some(subscription) = session.subscription_mut(id) else { return };
+        let Some(member_at) = subscription.member_at.take() else { return };
+        let attachment = subscription.attachment;
+        let Some(moved) = self.groups.leave(attachment, member_at) else { return };
+        let moved = self.sessions.get_mut(widen(moved));
+        let moved = moved.and_then(|session| {
+            session.subscriptions.iter_mut().find(|other| other.attachment == attachment)
+        });
+        if let Some(moved) = moved {
+            moved.member_at = Some(member_at);
+        }
+    }
+
+    /// Ends a subscription; `false` where there was none of that name.
+    pub(crate) fn end_subscription(&mut self, key: SessionKey, id: &str) -> bool {
+        self.go_behind(key, id);
+        let Some(session) = self.session_mut(key) else { return false };
+        let known = session.subscriptions.iter().position(|known| &*known.id == id);
+        let Some(known) = known else { return false };
+        let subscription = session.subscriptions.remove(known);
+        session.forget_reader_of(id);
+        self.parked.retain(|parked| parked.key != key || &*parked.id != id);
+        self.groups.detach(subscription.attachment);
+        true
+    }
+}

@@ -1,0 +1,110 @@
+//! What a client asks for.
+
+use crate::catalog::TableName;
+use crate::change::cursor::Cursor;
+use crate::change::value::BigNumbers;
+
+/// A request for the changes of one table, as every dialect translates its own into.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The table.
+    pub table: TableName,
+    /// Which rows; every row that the policy admits where absent.
+    pub filter: Option<Filter>,
+    /// Which columns; every column that the role may select where absent.
+    pub columns: Option<Box<[Box<str>]>>,
+    /// Which kinds of change.
+    pub events: Events,
+    /// How numbers that a double can't hold are written.
+    pub big_numbers: BigNumbers,
+}
+
+/// A client's rule, in the form in which it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Filter {
+    /// A boolean expression in SQL.
+    Where(Box<str>),
+    /// A filter text as PostgREST and Supabase Realtime write it.
+    Text(Box<str>),
+}
+
+/// A set of kinds of change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Events(u8);
+
+/// What happened to a row, from the subscription's view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Op {
+    /// A visible row was inserted.
+    Insert,
+    /// A visible row was updated and is still visible.
+    Update,
+    /// A row became visible by an update.
+    Enter,
+    /// A row ceased to be visible by an update.
+    Leave,
+    /// A visible row was deleted.
+    Delete,
+    /// The table was emptied.
+    Truncate,
+}
+
+impl Op {
+    /// Every kind, in the order of the documentation.
+    pub const ALL: [Op; 6] =
+        [Op::Insert, Op::Update, Op::Enter, Op::Leave, Op::Delete, Op::Truncate];
+
+    /// The word for it in frames and requests.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Op::Insert => "insert",
+            Op::Update => "update",
+            Op::Enter => "enter",
+            Op::Leave => "leave",
+            Op::Delete => "delete",
+            Op::Truncate => "truncate",
+        }
+    }
+
+    const fn bit(self) -> u8 {
+        match self {
+            Op::Insert => 1,
+            Op::Update => 2,
+            Op::Enter => 4,
+            Op::Leave => 8,
+            Op::Delete => 16,
+            Op::Truncate => 32,
+        }
+    }
+}
+
+impl Events {
+    /// Every kind.
+    pub const ALL: Events = Events(63);
+    /// No kind.
+    pub const NONE: Events = Events(0);
+
+    /// The set with `op` in it.
+    #[must_use]
+    pub const fn with(self, op: Op) -> Events {
+        Events(self.0 | op.bit())
+    }
+
+    /// Whether `op` is in the set.
+    #[must_use]
+    pub const fn contains(self, op: Op) -> bool {
+        self.0 & op.bit() != 0
+    }
+}
+
+/// A request with its name and place: what a session asks of its shard.
+#[derive(Clone, Debug)]
+pub struct Subscribe {
+    /// The client's name for the subscription, unique in its session.
+    pub id: Box<str>,
+    /// What it asks for.
+    pub request: Request,
+    /// Where to read on from; from now on where absent.
+    pub since: Option<Cursor>,
+}
