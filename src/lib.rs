@@ -22,4 +22,6 @@ pub mod ring;
 pub mod catalog;
 // Who sees it: subscriptions, groups, decisions, outboxes.
 pub mod route;
+// How it looks: the clients' JSON.
+pub mod dialect;
 

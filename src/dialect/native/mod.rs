@@ -1,0 +1,5 @@
+//! The native dialect: JSON over WebSocket, subprotocol `walcast.v1`. `docs/protocol.md` is its
+//! description for authors of clients.
+
+pub mod request;
+pub mod write;

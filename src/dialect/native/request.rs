@@ -1,0 +1,228 @@
+//! Requests of the native dialect: text in, [`Request`] out.
+
+use serde::Deserialize;
+
+use crate::catalog::TableName;
+use crate::change::cursor::Cursor;
+use crate::change::value::BigNumbers;
+use crate::route::subscription::Events;
+use crate::route::subscription::Filter;
+use crate::route::subscription::Op;
+use crate::route::subscription::Subscribe;
+
+/// The longest name that a subscription may have, in bytes. It is in every frame.
+pub const ID_BYTES_MAX: usize = 64;
+
+/// What a client asks.
+#[derive(Debug)]
+pub enum Request {
+    /// Act under this token from now on.
+    Auth {
+        /// The token, not yet verified.
+        token: String,
+    },
+    /// Begin a subscription.
+    Subscribe(Subscribe),
+    /// End one.
+    Unsubscribe {
+        /// Its name.
+        id: String,
+    },
+    /// Answer, so that the client can measure the round trip.
+    Ping,
+}
+
+/// Why a text is not a request.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct RequestError {
+    /// The subscription it was about, where that could be read.
+    pub id: Option<String>,
+    /// The code that clients can rely on: `bad_request` or `unknown_request`.
+    pub code: &'static str,
+    /// What was wrong.
+    pub message: String,
+    /// What would be right.
+    pub hint: Option<&'static str>,
+}
+
+const TYPES: &str = "the types are auth, subscribe, unsubscribe and ping";
+
+#[derive(Deserialize)]
+struct Envelope {
+    #[serde(rename = "type")]
+    of: String,
+    id: Option<Id>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Auth {
+    #[serde(rename = "type")]
+    _of: String,
+    token: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Plain {
+    #[serde(rename = "type")]
+    _of: String,
+    id: Option<Id>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SubscribeFields {
+    #[serde(rename = "type")]
+    _of: String,
+    id: Id,
+    table: String,
+    #[serde(rename = "where")]
+    where_: Option<String>,
+    filter: Option<String>,
+    columns: Option<Vec<String>>,
+    events: Option<Vec<String>>,
+    since: Option<String>,
+    big_numbers: Option<String>,
+}
+
+/// A subscription's name: a string, or a number, which is taken as its digits.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Id {
+    Text(String),
+    Number(u64),
+}
+
+impl Id {
+    fn into_text(self) -> String {
+        match self {
+            Id::Text(text) => text,
+            Id::Number(number) => number.to_string(),
+        }
+    }
+}
+
+/// Reads one request.
+///
+/// # Errors
+///
+/// [`RequestError`] says what is wrong with it; the connection may go on.
+pub fn parse(text: &str) -> Result<Request, RequestError> {
+    let envelope: Envelope = serde_json::from_str(text).map_err(|error| {
+        let message = if error.is_data() {
+            "a request is a JSON object with a `type`".to_owned()
+        } else {
+            format!("not JSON: {error}")
+        };
+        bad(None, message, Some(TYPES))
+    })?;
+    let id = envelope.id.map(Id::into_text);
+    let wrong = |error: serde_json::Error| bad(id.clone(), error.to_string(), None);
+    match envelope.of.as_str() {
+        "auth" => {
+            let auth: Auth = serde_json::from_str(text).map_err(wrong)?;
+            Ok(Request::Auth { token: auth.token })
+        }
+        "subscribe" => {
+            let fields: SubscribeFields = serde_json::from_str(text).map_err(wrong)?;
+            subscribe(fields)
+        }
+        "unsubscribe" => {
+            let plain: Plain = serde_json::from_str(text).map_err(wrong)?;
+            let id = plain.id.ok_or_else(|| bad(None, "missing field `id`".to_owned(), None))?;
+            Ok(Request::Unsubscribe { id: id.into_text() })
+        }
+        "ping" => {
+            let _ping: Plain = serde_json::from_str(text).map_err(wrong)?;
+            Ok(Request::Ping)
+        }
+        _ => {
+            let message = "the request's type is unknown".to_owned();
+            Err(RequestError { id, code: "unknown_request", message, hint: Some(TYPES) })
+        }
+    }
+}
+
+fn subscribe(fields: SubscribeFields) -> Result<Request, RequestError> {
+    let id = fields.id.into_text();
+    let wrong = |message: &str, hint| bad(Some(id.clone()), message.to_owned(), Some(hint));
+    if id.is_empty() || id.len() > ID_BYTES_MAX {
+        return Err(bad(None, "`id` is empty or too long".to_owned(), Some("1 to 64 bytes")));
+    }
+    let filter = match (fields.where_, fields.filter) {
+        (Some(_), Some(_)) => {
+            return Err(wrong("both `where` and `filter` are given", "give one of them"));
+        }
+        (Some(text), None) => Some(Filter::Where(text.into())),
+        (None, Some(text)) => Some(Filter::Text(text.into())),
+        (None, None) => None,
+    };
+    let since = fields.since.map(|text| text.parse::<Cursor>()).transpose();
+    let since = since.map_err(|error| wrong("`since` is not a cursor", error_hint(&error)))?;
+    let events = match fields.events {
+        None => Events::ALL,
+        Some(names) => names.iter().try_fold(Events::NONE, |events, name| {
+            let op = Op::ALL.into_iter().find(|op| op.name() == name);
+            let hint = "the events are insert, update, enter, leave, delete and truncate";
+            op.map(|op| events.with(op)).ok_or_else(|| wrong("an event is unknown", hint))
+        })?,
+    };
+    let big_numbers = match fields.big_numbers.as_deref() {
+        None | Some("number") => BigNumbers::AsNumbers,
+        Some("string") => BigNumbers::AsStrings,
+        Some(_) => return Err(wrong("`big_numbers` is unknown", "number or string")),
+    };
+    let columns = fields.columns.map(|names| names.into_iter().map(Into::into).collect());
+    let table = TableName::parse(&fields.table);
+    let request =
+        crate::route::subscription::Request { table, filter, columns, events, big_numbers };
+    Ok(Request::Subscribe(Subscribe { id: id.into(), request, since }))
+}
+
+const fn error_hint(_: &crate::change::cursor::ParseCursorError) -> &'static str {
+    "the text of a `cursor` field, unchanged"
+}
+
+fn bad(id: Option<String>, message: String, hint: Option<&'static str>) -> RequestError {
+    RequestError { id, code: "bad_request", message, hint }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        let error = parse(text).unwrap_err();
+        format!("{} {:?}: {}", error.code, error.id, error.message)
+    }
+
+    #[test]
+    fn a_subscribe_request_is_read_with_all_its_fields() {
+        let text = r#"{"type":"subscribe","id":7,"table":"orders","where":"a = 1",
+            "columns":["id","a"],"events":["enter","leave"],"since":"7.1.2a.0"}"#;
+        let Ok(Request::Subscribe(subscribe)) = parse(text) else { panic!("{text}") };
+        assert_eq!(&*subscribe.id, "7");
+        assert_eq!(subscribe.request.table.to_string(), "public.orders");
+        assert!(subscribe.request.events.contains(Op::Leave));
+        assert!(!subscribe.request.events.contains(Op::Insert));
+        assert_eq!(subscribe.since.map(|cursor| cursor.index), Some(0));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        assert_eq!(error("[]"), "bad_request None: a request is a JSON object with a `type`");
+        assert_eq!(
+            error(r#"{"type":"sub"}"#),
+            "unknown_request None: the request's type is unknown"
+        );
+        assert!(error("{").starts_with("bad_request None: not JSON"));
+        let unknown = error(r#"{"type":"subscribe","id":"a","table":"t","wher":"x"}"#);
+        assert!(unknown.starts_with("bad_request Some(\"a\"): unknown field `wher`"), "{unknown}");
+        let both = error(r#"{"type":"subscribe","id":"a","table":"t","where":"x","filter":"y"}"#);
+        assert!(both.contains("both `where` and `filter`"), "{both}");
+        let since = error(r#"{"type":"subscribe","id":"a","table":"t","since":"x"}"#);
+        assert!(since.contains("`since` is not a cursor"), "{since}");
+    }
+}

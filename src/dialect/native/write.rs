@@ -1,0 +1,250 @@
+//! Frames of the native dialect, as they go to a WebSocket.
+
+use std::io::Write;
+
+use crate::change::value::string::write_string;
+use crate::dialect::frame;
+use crate::dialect::frame::Opcode;
+use crate::dialect::json;
+use crate::dialect::native::request::RequestError;
+use crate::route::encode::Encode;
+use crate::route::encode::Notice;
+use crate::route::encode::RowFrame;
+use crate::route::plan::Refusal;
+use crate::route::projection::Projection;
+use crate::route::subscription::Op;
+
+/// The native dialect over WebSocket.
+#[derive(Clone, Copy, Debug)]
+pub struct Native;
+
+/// The one instance of it.
+pub static NATIVE: Native = Native;
+
+impl Encode for Native {
+    fn name(&self) -> &'static str {
+        "native"
+    }
+
+    fn head(&self, id: &str, out: &mut Vec<u8>) {
+        out.extend_from_slice(br#"{"type":"row","id":"#);
+        write_string(id.as_bytes(), out);
+        out.push(b',');
+    }
+
+    fn body(&self, row: &RowFrame<'_>, out: &mut Vec<u8>) {
+        let (op, projection) = (row.visible.op(), row.projection);
+        out.extend_from_slice(br#""op":""#);
+        out.extend_from_slice(op.name().as_bytes());
+        out.push(b'"');
+        if let Some(new) = row.visible.new_row() {
+            out.extend_from_slice(br#","new":"#);
+            json::row(new, projection, out);
+            let mut separator: &[u8] = br#","unchanged":["#;
+            for column in json::unchanged(new, projection) {
+                out.extend_from_slice(separator);
+                out.extend_from_slice(column.label.trim_suffix_colon());
+                separator = b",";
+            }
+            if separator == b"," {
+                out.push(b']');
+            }
+        }
+        if let Some(old) = row.visible.old_row() {
+            out.extend_from_slice(br#","old":"#);
+            if op == Op::Leave {
+                json::key(old, projection, out);
+            } else {
+                json::row(old, projection, out);
+            }
+        }
+        out.extend_from_slice(br#","cursor":""#);
+        write!(out, "{}", row.cursor).expect("memory can be written to");
+        out.extend_from_slice(br#"","commit_ts":"#);
+        json::timestamp(row.committed_at, out);
+        out.push(b'}');
+    }
+
+    fn frame(&self, head: &[u8], body: &[u8], out: &mut Vec<u8>) {
+        let length = head.len() + body.len();
+        out.reserve(frame::HEADER_MAX + length);
+        frame::header(Opcode::Text, length, out);
+        out.extend_from_slice(head);
+        out.extend_from_slice(body);
+    }
+
+    fn notice(&self, notice: &Notice<'_>, out: &mut Vec<u8>) {
+        text(&notice_json(notice), out);
+    }
+
+    fn ping(&self, out: &mut Vec<u8>) {
+        frame::header(Opcode::Ping, 0, out);
+    }
+}
+
+/// A column's label is its name as JSON and a colon.
+trait Label {
+    fn trim_suffix_colon(&self) -> &[u8];
+}
+
+impl Label for [u8] {
+    fn trim_suffix_colon(&self) -> &[u8] {
+        self.strip_suffix(b":").unwrap_or(self)
+    }
+}
+
+fn notice_json(notice: &Notice<'_>) -> serde_json::Value {
+    match notice {
+        Notice::Subscribed { id, cursor, projection, no_old_image } => {
+            let mut json = serde_json::json!({
+                "type": "subscribed",
+                "id": id,
+                "columns": columns(projection),
+                "key": key(projection),
+            });
+            if let Some(cursor) = cursor {
+                set(&mut json, "cursor", cursor.to_string());
+            }
+            if *no_old_image {
+                set(&mut json, "limits", vec!["no_old_image"]);
+                let hint = format!(
+                    "alter table {}.{} replica identity full",
+                    quoted(&projection.relation.schema),
+                    quoted(&projection.relation.name)
+                );
+                set(&mut json, "hint", hint);
+            }
+            json
+        }
+        Notice::Synced { id, cursor } => {
+            serde_json::json!({ "type": "synced", "id": id, "cursor": cursor.to_string() })
+        }
+        Notice::Resync { id, reason, cursor } => serde_json::json!({
+            "type": "resync",
+            "id": id,
+            "reason": reason.code(),
+            "message": reason.to_string(),
+            "cursor": cursor.to_string(),
+        }),
+        Notice::Unsubscribed { id } => serde_json::json!({ "type": "unsubscribed", "id": id }),
+        Notice::Refused { id, refusal } => refused(Some(id), refusal),
+        Notice::Heartbeat { cursor } => {
+            serde_json::json!({ "type": "heartbeat", "cursor": cursor.to_string() })
+        }
+    }
+}
+
+fn columns(projection: &Projection) -> Vec<serde_json::Value> {
+    let column = |position: usize| projection.relation.columns.get(position);
+    let delivered = projection.columns.iter().filter_map(|projected| column(projected.position));
+    delivered
+        .map(|column| serde_json::json!({ "name": column.name, "type": column.of.name }))
+        .collect()
+}
+
+fn key(projection: &Projection) -> Vec<&str> {
+    if !projection.has_key() {
+        return Vec::new();
+    }
+    let relation = &projection.relation;
+    let name = |position: &usize| relation.columns.get(*position).map(|column| &*column.name);
+    relation.primary_key.iter().filter_map(name).collect()
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn set(json: &mut serde_json::Value, key: &str, value: impl Into<serde_json::Value>) {
+    if let Some(object) = json.as_object_mut() {
+        object.insert(key.to_owned(), value.into());
+    }
+}
+
+fn refused(id: Option<&str>, refusal: &Refusal) -> serde_json::Value {
+    error(id, refusal.code(), &refusal.to_string(), refusal.hint().as_deref())
+}
+
+fn error(id: Option<&str>, code: &str, message: &str, hint: Option<&str>) -> serde_json::Value {
+    let mut json = serde_json::json!({ "type": "error", "code": code, "message": message });
+    if let Some(id) = id {
+        set(&mut json, "id", id);
+    }
+    if let Some(hint) = hint {
+        set(&mut json, "hint", hint);
+    }
+    json
+}
+
+fn text(json: &serde_json::Value, out: &mut Vec<u8>) {
+    let json = json.to_string();
+    frame::header(Opcode::Text, json.len(), out);
+    out.extend_from_slice(json.as_bytes());
+}
+
+/// What a session is told when it has come: what it may do, and how often it will hear from us.
+#[derive(Clone, Copy, Debug)]
+pub struct Welcome<'a> {
+    /// The role that it acts under; absent before it has said who it is.
+    pub role: Option<&'a str>,
+    /// Bytes that one request may have.
+    pub request_bytes_max: usize,
+    /// Subscriptions that it may have.
+    pub subscriptions_max: usize,
+    /// Seconds between two pings.
+    pub ping_seconds: u32,
+}
+
+/// A whole `welcome` frame.
+#[must_use]
+pub fn welcome(welcome: &Welcome<'_>) -> Vec<u8> {
+    let mut json = serde_json::json!({
+        "type": "welcome",
+        "version": env!("CARGO_PKG_VERSION"),
+        "limits": {
+            "request_bytes": welcome.request_bytes_max,
+            "subscriptions": welcome.subscriptions_max,
+        },
+        "ping_seconds": welcome.ping_seconds,
+    });
+    if let Some(role) = welcome.role {
+        set(&mut json, "role", role);
+    }
+    framed(&json)
+}
+
+/// A whole frame that answers a request which was not understood.
+#[must_use]
+pub fn bad_request(wrong: &RequestError) -> Vec<u8> {
+    framed(&error(wrong.id.as_deref(), wrong.code, &wrong.message, wrong.hint))
+}
+
+/// A whole frame that refuses a request.
+#[must_use]
+pub fn refusal(id: &str, why: &Refusal) -> Vec<u8> {
+    framed(&refused(Some(id), why))
+}
+
+/// A whole `error` frame about the session.
+#[must_use]
+pub fn session_error(code: &str, message: &str) -> Vec<u8> {
+    framed(&error(None, code, message, None))
+}
+
+/// A whole `authenticated` frame: the session now acts under this role.
+#[must_use]
+pub fn authenticated(role: &str) -> Vec<u8> {
+    framed(&serde_json::json!({ "type": "authenticated", "role": role }))
+}
+
+/// A whole `pong` frame.
+#[must_use]
+pub fn pong() -> Vec<u8> {
+    framed(&serde_json::json!({ "type": "pong" }))
+}
+
+fn framed(json: &serde_json::Value) -> Vec<u8> {
+    let mut out = Vec::new();
+    text(json, &mut out);
+    out
+}
