@@ -25,3 +25,6 @@ pub mod route;
 // How it looks: the clients' JSON.
 pub mod dialect;
 
+// Sockets: listeners, handshakes, sessions.
+pub mod serve;
+

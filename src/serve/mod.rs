@@ -1,0 +1,121 @@
+//! Sockets: where clients come in, and where frames go out.
+//!
+//! Each shard accepts on a socket of its own (`SO_REUSEPORT`: the kernel spreads connections), and
+//! everything here runs on the shard's thread. A session is one task that reads requests and drains
+//! what its socket did not take at once; what is routed to it is written by the shard itself.
+//!
+//! # Invariants
+//!
+//! - This module is handed frames, never a change.
+//! - A token becomes claims here or at an `auth` request, and nothing later sees it.
+//! - A shard is never borrowed across an await.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::auth::Verifier;
+use crate::route::shard::Shard;
+
+pub mod listener;
+mod http;
+mod credentials;
+mod session;
+mod wire;
+
+/// What bounds a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Where to listen.
+    pub address: SocketAddr,
+    /// Bytes that one request (one WebSocket message) may have.
+    pub request_bytes_max: usize,
+    /// How long the head of an HTTP request may take.
+    pub handshake: Duration,
+    /// Subscriptions that a session may have; told to clients.
+    pub subscriptions_max: usize,
+    /// Seconds between two pings; told to clients.
+    pub ping_seconds: u32,
+}
+
+/// What every connection of a shard shares.
+#[derive(Debug)]
+pub struct Front {
+    shard: Rc<RefCell<Shard>>,
+    verifier: Arc<Verifier>,
+    settings: Settings,
+    tasks: TaskTracker,
+}
+
+/// How long to wait after an accept that failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long sessions have to say goodbye.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+impl Front {
+    /// The front of one shard.
+    #[must_use]
+    pub fn new(shard: Rc<RefCell<Shard>>, verifier: Arc<Verifier>, settings: Settings) -> Front {
+        Front { shard, verifier, settings, tasks: TaskTracker::new() }
+    }
+}
+
+/// Accepts connections from when the shard is live until `stop`, then closes every session.
+/// `accepting` becomes true when the address answers, and false when the last session is gone.
+///
+/// # Errors
+///
+/// Where the socket can't be listened on.
+pub async fn run(
+    front: Rc<Front>,
+    socket: socket2::Socket,
+    accepting: watch::Sender<bool>,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
+    let mut live = front.shard.borrow().live();
+    tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        waited = live.wait_for(|live| *live) => if waited.is_err() { return Ok(()); },
+    }
+    let listener = listener::listen(socket)?;
+    accepting.send_replace(true);
+    tracing::info!(address = %front.settings.address, "accepting clients");
+    accept(&front, &listener, &stop).await;
+    drop(listener);
+    front.shard.borrow_mut().close_all();
+    front.tasks.close();
+    if tokio::time::timeout(FAREWELL, front.tasks.wait()).await.is_err() {
+        tracing::warn!(sessions = front.tasks.len(), "sessions were cut off at the stop");
+    }
+    accepting.send_replace(false);
+    Ok(())
+}
+
+async fn accept(front: &Rc<Front>, listener: &TcpListener, stop: &CancellationToken) {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((socket, _)) => {
+                // Without it a small frame would wait for the acknowledgement of the one before.
+                if socket.set_nodelay(true).is_ok() {
+                    front.tasks.spawn_local(http::connection(Rc::clone(front), socket));
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! One WebSocket session of the native dialect: requests in, answers and what waits out.
+//!
+//! The session's future is alive for as long as its client is connected, ten thousand times over,
+//! so what is rare in it is boxed and what is read is small.
+
+use std::net::Shutdown;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::Parts;
+use hyper_util::rt::TokioIo;
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::task::yield_now;
+use tokio::time::timeout;
+use tungstenite::Message;
+use tungstenite::error::CapacityError;
+use tungstenite::error::Error;
+use tungstenite::protocol::Role;
+use tungstenite::protocol::WebSocketConfig;
+use tungstenite::protocol::WebSocketContext;
+
+use crate::auth::Claims;
+use crate::dialect::native::request;
+use crate::dialect::native::request::Request;
+use crate::dialect::native::write;
+use crate::dialect::native::write::NATIVE;
+use crate::dialect::native::write::Welcome;
+use crate::route::outbox::Wire;
+use crate::route::session::Close;
+use crate::route::session::SessionKey;
+use crate::serve::Front;
+use crate::serve::wire::Half;
+use crate::serve::wire::SocketWire;
+
+/// Bytes read at once. It is what an idle session holds; a larger request makes it grow.
+const READ_BUFFER: usize = 128;
+/// Messages taken before other sessions get their turn.
+const MESSAGES_STEP: usize = 32;
+/// How long a session that ends may take to send what it must.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// Takes over a connection that was upgraded.
+pub(crate) async fn begin(front: Rc<Front>, upgrade: OnUpgrade, claims: Option<Claims>) {
+    let Ok(upgraded) = upgrade.await else { return };
+    let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
+    let Parts { io, read_buf, .. } = parts;
+    let socket = io.into_inner();
+    // The client's first requests may have come with its handshake. They are copied, because the
+    // buffer that they lie in is eight KiB and would live as long as the session.
+    let early = read_buf.to_vec();
+    drop(read_buf);
+    let session = Session::open(Rc::clone(&front), socket, early, claims);
+    // A task of its own once more: this one's future also has room for the handshake.
+    front.tasks.spawn_local(session.run());
+}
+
+struct Session {
+    front: Rc<Front>,
+    wire: Rc<SocketWire>,
+    key: SessionKey,
+    context: WebSocketContext,
+}
+
+/// How a session ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct End {
+    code: u16,
+    reason: &'static str,
+}
+
+enum Step {
+    /// Everything that has come was read.
+    Blocked,
+    /// There is more, but others have waited.
+    More,
+    /// The session is over; `None` where the peer has gone.
+    Over(Option<End>),
+}
+
+impl Session {
+    fn open(
+        front: Rc<Front>,
+        socket: TcpStream,
+        early: Vec<u8>,
+        claims: Option<Claims>,
+    ) -> Session {
+        let wire = Rc::new(SocketWire { socket, woken: Notify::new() });
+        let settings = front.settings;
+        let welcome = write::welcome(&Welcome {
+            role: claims.as_ref().map(Claims::role),
+            request_bytes_max: settings.request_bytes_max,
+            subscriptions_max: settings.subscriptions_max,
+            ping_seconds: settings.ping_seconds,
+        });
+        let shared: Rc<dyn Wire> = Rc::<SocketWire>::clone(&wire);
+        let key = {
+            let mut shard = front.shard.borrow_mut();
+            let key = shard.open(shared, claims, &NATIVE);
+            shard.send(key, &Bytes::from(welcome));
+            key
+        };
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .write_buffer_size(0)
+            .max_message_size(Some(settings.request_bytes_max))
+            .max_frame_size(Some(settings.request_bytes_max));
+        let context = WebSocketContext::from_partially_read(early, Role::Server, Some(config));
+        Session { front, wire, key, context }
+    }
+
+    async fn run(mut self) {
+        let end = loop {
+            if !self.is_flooded() {
+                match self.read() {
+                    Step::Over(end) => break end,
+                    Step::More => yield_now().await,
+                    Step::Blocked => {}
+                }
+            }
+            let closing = self.front.shard.borrow().closing(self.key);
+            if let Some(close) = closing {
+                break Some(goodbye(close));
+            }
+            let drained = self.front.shard.borrow_mut().drain(self.key);
+            let Ok(drained) = drained else { break None };
+            let (socket, flooded) = (&self.wire.socket, self.is_flooded());
+            tokio::select! {
+                ready = socket.readable(), if !flooded => if ready.is_err() { break None },
+                ready = socket.writable(), if !drained => if ready.is_err() { break None },
+                () = self.wire.woken.notified() => {}
+            }
+        };
+        if let Some(end) = end {
+            let farewell = Box::pin(timeout(FAREWELL, self.farewell(end)));
+            let _too_slow = farewell.await.is_err();
+        }
+    }
+
+    /// Whether the client does not read the answers to its requests, so that more must wait.
+    fn is_flooded(&self) -> bool {
+        self.front.shard.borrow().is_flooded(self.key)
+    }
+
+    /// Takes messages until there are none, or enough.
+    fn read(&mut self) -> Step {
+        for _ in 0..MESSAGES_STEP {
+            let shard = &self.front.shard;
+            let mut half = Half { wire: &self.wire, shard, key: self.key };
+            match self.context.read(&mut half) {
+                Ok(message) => {
+                    shard.borrow_mut().heard(self.key);
+                    if let Some(end) = self.take(&message) {
+                        return Step::Over(Some(end));
+                    }
+                    // Sends the pong to a ping, and the answer to a close.
+                    let mut half =
+                        Half { wire: &self.wire, shard: &self.front.shard, key: self.key };
+                    if self.context.flush(&mut half).is_err() {
+                        return Step::Over(None);
+                    }
+                }
+                Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    return Step::Blocked;
+                }
+                Err(error) => return Step::Over(end_of(&error)),
+            }
+        }
+        Step::More
+    }
+
+    fn take(&mut self, message: &Message) -> Option<End> {
+        match message {
+            Message::Text(text) => self.request(text.as_str()),
+            Message::Binary(_) => Some(End { code: 1003, reason: "requests are text" }),
+            Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => None,
+        }
+    }
+
+    fn request(&mut self, text: &str) -> Option<End> {
+        let mut shard = self.front.shard.borrow_mut();
+        let answer = match request::parse(text) {
+            Err(wrong) => write::bad_request(&wrong),
+            Ok(Request::Ping) => write::pong(),
+            Ok(Request::Auth { token }) => {
+                drop(shard);
+                return self.authenticate(&token);
+            }
+            Ok(Request::Unsubscribe { id }) => match shard.unsubscribe(self.key, &id) {
+                Ok(()) => return None,
+                Err(refusal) => write::refusal(&id, &refusal),
+            },
+            Ok(Request::Subscribe(subscribe)) => {
+                let id = subscribe.id.clone();
+                match shard.subscribe(self.key, subscribe) {
+                    Ok(()) => return None,
+                    Err(refusal) => {
+                        shard.count_refusal(&refusal);
+                        write::refusal(&id, &refusal)
+                    }
+                }
+            }
+        };
+        shard.send(self.key, &Bytes::from(answer));
+        None
+    }
+
+    fn authenticate(&mut self, token: &str) -> Option<End> {
+        let mut shard = self.front.shard.borrow_mut();
+        let claims = match self.front.verifier.verify(token) {
+            Ok(claims) => claims,
+            Err(error) => {
+                let frame = write::session_error("bad_token", &error.to_string());
+                shard.send(self.key, &Bytes::from(frame));
+                // A session that has claims keeps them; one that has none may try again until its
+                // time is over.
+                return None;
+            }
+        };
+        let known = shard.claims(self.key).and_then(Claims::subject);
+        if known.is_some() && known != claims.subject() {
+            let message = "the token is of another subject than the session";
+            let frame = write::session_error("subject_changed", message);
+            shard.send(self.key, &Bytes::from(frame));
+            return None;
+        }
+        let role = claims.role().to_owned();
+        shard.send(self.key, &Bytes::from(write::authenticated(&role)));
+        shard.authenticate(self.key, claims);
+        None
+    }
+
+    /// Sends what waits and a close frame, and lets the peer answer it.
+    async fn farewell(&mut self, end: End) {
+        let frame = close_frame(end);
+        self.front.shard.borrow_mut().send_last(self.key, &Bytes::from(frame));
+        loop {
+            match self.front.shard.borrow_mut().drain(self.key) {
+                Ok(true) => break,
+                Ok(false) => {}
+                Err(_) => return,
+            }
+            if self.wire.socket.writable().await.is_err() {
+                return;
+            }
+        }
+        // The peer waits for this before it closes its side (RFC 6455, section 7.1.1).
+        if SockRef::from(&self.wire.socket).shutdown(Shutdown::Write).is_err() {
+            return;
+        }
+        // Closing a socket with unread bytes would reset the connection and lose the close frame.
+        let mut unread = [0; 512];
+        loop {
+            match self.wire.socket.try_read(&mut unread) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    if self.wire.socket.readable().await.is_err() {
+                        return;
+                    }
+                }
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.front.shard.borrow_mut().close(self.key);
+    }
+}
+
+const fn goodbye(close: Close) -> End {
+    match close {
+        Close::Expired => End { code: 4401, reason: "token_expired" },
+        Close::Unauthenticated => End { code: 4401, reason: "token_required" },
+        Close::Silent => End { code: 1001, reason: "silent" },
+        Close::Restart => End { code: 1012, reason: "restart" },
+    }
+}
+
+fn end_of(error: &Error) -> Option<End> {
+    match error {
+        Error::Capacity(CapacityError::MessageTooLong { .. }) => {
+            Some(End { code: 1009, reason: "the request is too large" })
+        }
+        Error::Utf8(_) => Some(End { code: 1007, reason: "the request is not UTF-8" }),
+        Error::Protocol(_) => Some(End { code: 1002, reason: "not the WebSocket protocol" }),
+        _ => None,
+    }
+}
+
+/// A close frame (RFC 6455, section 5.5.1): the code, then the reason.
+fn close_frame(end: End) -> Vec<u8> {
+    let length = u8::try_from(2 + end.reason.len()).expect("every reason is short");
+    let mut frame = vec![0x88, length];
+    frame.extend_from_slice(&end.code.to_be_bytes());
+    frame.extend_from_slice(end.reason.as_bytes());
+    frame
+}
