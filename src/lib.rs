@@ -25,6 +25,8 @@ pub mod route;
 // How it looks: the clients' JSON.
 pub mod dialect;
 
+// From Postgres: the slot's stream becomes transactions.
+pub mod ingest;
 // Sockets: listeners, handshakes, sessions.
 pub mod serve;
 

@@ -1,0 +1,175 @@
+//! From Postgres: the slot's stream in, transactions out to every shard, positions back.
+//!
+//! ```text
+//!  Postgres ──frames──▶ walsender ──▶ pgoutput ──▶ assemble ──▶ downstream ──Feed──▶ shards
+//!     ▲                                  │ shape of a table         │                  │
+//!     │                                  └──▶ catalogue             ▼                  │
+//!     └────────── status, confirmed position held back ──────── progress ◀───Routed────┘
+//! ```
+//!
+//! `run` is the stage: it connects, streams, and connects again. It wants a thread and a
+//! current-thread runtime of its own, because it sleeps between reads of a busy stream
+//! (`frames`).
+//!
+//! # Invariants
+//!
+//! - Every transaction that ended after the `tail` of the last [`Feed::Start`] is fed once, in
+//!   commit order, or a new `Start` says that history was lost.
+//! - No frame is read while a shard has no room or too much is in flight, and the server still
+//!   hears from us in time.
+//! - A position is confirmed only after every shard has routed it, and held back by the window.
+//!
+//! [`Feed::Start`]: crate::ring::feed::Feed::Start
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::catalog::Catalog;
+use crate::ingest::error::IngestError;
+use crate::ingest::frames::Reading;
+use crate::ingest::progress::Window;
+use crate::ring::feed::Feed;
+use crate::ring::feed::Routed;
+use crate::tls::TlsMode;
+
+pub mod run;
+mod stream;
+pub mod error;
+pub mod connect;
+mod end_point;
+mod startup;
+pub mod frames;
+pub mod walsender;
+pub mod slot;
+pub mod pgoutput;
+pub mod assemble;
+pub mod progress;
+pub mod downstream;
+
+/// What the stage is told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The server, the database in it, and the role that has REPLICATION.
+    pub connection: tokio_postgres::Config,
+    /// Whether the connection is encrypted, and whom it believes. (The `ssl_mode` of
+    /// [`connection`](Settings::connection) is not looked at.)
+    pub tls_mode: TlsMode,
+    /// The authorities to believe; absent: the operating system's.
+    pub tls_ca_file: Option<PathBuf>,
+    /// The slot and its publication.
+    pub slot: slot::Settings,
+    /// How far the confirmed position is held back.
+    pub window: Window,
+    /// How the stream is read.
+    pub reading: Reading,
+    /// How much may be received and not yet routed, in bytes of memory; one transaction that is
+    /// larger passes alone. Default 64 MiB: a burst of a second, and what a restart reads again.
+    pub in_flight_bytes_max: usize,
+    /// How long connecting may take, and how long the end of the stream is waited for. Default
+    /// 10 s.
+    pub patience: Duration,
+    /// How long a server may be silent although it was asked. Default 2 minutes: decoding a large
+    /// transaction can keep it busy.
+    pub silence_max: Duration,
+}
+
+impl Settings {
+    /// The defaults, for a server.
+    #[must_use]
+    pub fn new(connection: tokio_postgres::Config) -> Settings {
+        Settings {
+            connection,
+            tls_mode: TlsMode::default(),
+            tls_ca_file: None,
+            slot: slot::Settings::default(),
+            window: Window::default(),
+            reading: Reading::default(),
+            in_flight_bytes_max: 64 << 20,
+            patience: Duration::from_secs(10),
+            silence_max: Duration::from_mins(2),
+        }
+    }
+}
+
+/// Everything that [`run_thread`] works with.
+#[derive(Debug)]
+pub struct Stage {
+    /// What it is told.
+    pub settings: Settings,
+    /// Who knows what a table's types are.
+    pub catalog: Arc<Catalog>,
+    /// The shards' channels. Nobody else may send into them.
+    pub feeds: Vec<mpsc::Sender<Feed>>,
+    /// How far the shards are, in the same order.
+    pub routed: Vec<Routed>,
+    /// Where the stage stands, for operators.
+    pub state: watch::Sender<State>,
+    /// What it counts.
+    pub meters: Arc<Meters>,
+    /// Asks it to end: what may be confirmed is confirmed, and the stream ended in good order, so
+    /// that the slot is free at once.
+    pub stop: CancellationToken,
+}
+
+/// Streams until it is stopped, on the calling thread, which must serve nobody else.
+///
+/// # Errors
+///
+/// [`IngestError`] where only a person can help ([`error::NextStep::Stop`]), or where the thread
+/// can't have a runtime. Clients keep what the rings hold; nothing new comes.
+pub fn run_thread(stage: Stage) -> Result<(), IngestError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(IngestError::Runtime)?;
+    runtime.block_on(run::run(stage))
+}
+
+/// Where the stage stands, for operators.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum State {
+    /// Connecting to the server, or waiting for the slot to be made.
+    #[default]
+    Connecting,
+    /// Reading what was committed before the start.
+    CatchingUp,
+    /// Reading what is being committed.
+    Streaming,
+    /// The stream is interrupted and will be tried again.
+    Waiting {
+        /// Why, for a person.
+        reason: Arc<str>,
+    },
+    /// The stage has ended.
+    Stopped {
+        /// Why, for a person; absent where it was told to.
+        reason: Option<Arc<str>>,
+    },
+}
+
+/// What the stage counts. Positions are those of [`Lsn::bytes`](crate::change::lsn::Lsn::bytes).
+#[derive(Debug, Default)]
+pub struct Meters {
+    /// Transactions handed to the shards.
+    pub transactions: AtomicU64,
+    /// Changes in them.
+    pub changes: AtomicU64,
+    /// Transactions that came again after a reconnect and were dropped.
+    pub repeated: AtomicU64,
+    /// Connections that streamed.
+    pub connections: AtomicU64,
+    /// Memory of what is handed over and not yet routed, in bytes.
+    pub in_flight_bytes: AtomicU64,
+    /// Up to where the log was received.
+    pub received_lsn: AtomicU64,
+    /// Up to where every shard has routed.
+    pub routed_lsn: AtomicU64,
+    /// Up to where the slot was confirmed.
+    pub confirmed_lsn: AtomicU64,
+}

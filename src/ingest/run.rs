@@ -1,0 +1,204 @@
+//! The stage's outer loop: connect, stream, and connect again.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::catalog::Catalog;
+use crate::change::cursor::Source;
+use crate::change::lsn::Lsn;
+use crate::ingest::Meters;
+use crate::ingest::Settings;
+use crate::ingest::Stage;
+use crate::ingest::State;
+use crate::ingest::downstream::Downstream;
+use crate::ingest::error::IngestError;
+use crate::ingest::error::NextStep;
+use crate::ingest::error::next_step;
+use crate::ingest::progress::Progress;
+use crate::ingest::slot;
+use crate::ingest::slot::Slot;
+use crate::ingest::slot::SlotError;
+use crate::ingest::stream::Stream;
+use crate::ingest::walsender;
+use crate::ingest::walsender::WalsenderError;
+use crate::ring::feed::Feed;
+
+/// Streams until the stage is stopped, over as many connections as it takes.
+pub(crate) async fn run(stage: Stage) -> Result<(), IngestError> {
+    let stop = stage.stop.clone();
+    let mut ingest = Ingest::new(stage);
+    loop {
+        let Err(error) = ingest.connect_and_stream(&stop).await else {
+            ingest.enter(State::Stopped { reason: None });
+            return Ok(());
+        };
+        let reason: Arc<str> = error.chain().into();
+        let after = match next_step(&error, ingest.attempts) {
+            NextStep::Reconnect { after } => after,
+            NextStep::Replace { after } if ingest.settings.slot.create => {
+                ingest.replace = true;
+                after
+            }
+            NextStep::Replace { .. } | NextStep::Stop => {
+                ingest.enter(State::Stopped { reason: Some(reason) });
+                return Err(error);
+            }
+        };
+        tracing::warn!(error = &*reason, "stream interrupted, trying again in {after:?}");
+        ingest.attempts += 1;
+        ingest.interrupt(reason)?;
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {
+                ingest.enter(State::Stopped { reason: None });
+                return Ok(());
+            }
+            () = tokio::time::sleep(after) => {}
+        }
+    }
+}
+
+/// What outlives a connection.
+pub(crate) struct Ingest {
+    pub(crate) settings: Settings,
+    pub(crate) downstream: Downstream,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) progress: Progress,
+    /// Attempts that failed since something new came.
+    pub(crate) attempts: usize,
+    state: watch::Sender<State>,
+    meters: Arc<Meters>,
+    source: Option<Source>,
+    /// What has to be reached before clients may come; absent once it was.
+    target: Option<Lsn>,
+    interrupted: bool,
+    replace: bool,
+}
+
+impl Ingest {
+    fn new(stage: Stage) -> Ingest {
+        let Stage { settings, catalog, feeds, routed, state, meters, stop: _ } = stage;
+        Ingest {
+            downstream: Downstream::new(feeds, routed),
+            catalog,
+            progress: Progress::new(settings.window, Lsn::ZERO),
+            settings,
+            attempts: 0,
+            state,
+            meters,
+            source: None,
+            target: None,
+            interrupted: false,
+            replace: false,
+        }
+    }
+
+    async fn connect_and_stream(&mut self, stop: &CancellationToken) -> Result<(), IngestError> {
+        self.enter(State::Connecting);
+        let stream = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            stream = self.open() => stream?,
+        };
+        self.meters().connections.fetch_add(1, Ordering::Relaxed);
+        tracing::info!(lsn = %self.progress.head(), "streaming");
+        self.enter(if self.is_live() { State::Streaming } else { State::CatchingUp });
+        stream.run(self, stop).await
+    }
+
+    /// Connects, finds the slot and begins its stream.
+    async fn open(&mut self) -> Result<Stream, IngestError> {
+        let mut commands = walsender::connect(&self.settings).await?;
+        let system = commands.identify().await?;
+        if self.replace {
+            tracing::error!("the slot is replaced: clients must resync");
+            slot::drop_slot(&mut commands, &self.settings.slot).await?;
+            self.replace = false;
+        }
+        let slot = slot::find_or_create(&mut commands, &self.settings.slot).await?;
+        let options = self.settings.slot.options(commands.parameter("server_version"));
+        let goes_on = self.goes_on(system.source, slot);
+        if !goes_on {
+            // Fed before anything of it comes; void if the stream does not begin after all.
+            self.begin(system.source, slot)?;
+        }
+        let name = self.settings.slot.name.quoted();
+        let started = commands.start(&name, self.progress.head(), &options).await;
+        let walsender = started.map_err(|error| self.start_error(error))?;
+        if self.interrupted && goes_on {
+            self.downstream.push(Feed::Resumed)?;
+        }
+        self.interrupted = false;
+        Ok(Stream::new(walsender, &self.settings, slot.sender_timeout_ms))
+    }
+
+    /// Whether what comes from this slot follows on what was fed. Not so after a failover, where
+    /// the slot was made anew (it begins later), and where the log was rewound (it ends earlier).
+    fn goes_on(&self, source: Source, slot: Slot) -> bool {
+        let head = self.progress.head();
+        self.source == Some(source) && slot.confirmed_lsn <= head && head <= slot.flushed_lsn
+    }
+
+    fn begin(&mut self, source: Source, slot: Slot) -> Result<(), IngestError> {
+        let tail = slot.confirmed_lsn;
+        self.source = Some(source);
+        self.progress = Progress::new(self.settings.window, tail);
+        self.target = Some(reachable(slot.flushed_lsn));
+        self.downstream.push(Feed::Start { source, tail })
+    }
+
+    fn start_error(&self, error: WalsenderError) -> IngestError {
+        match error {
+            WalsenderError::Command { error, .. } if error.code == "55006" => {
+                let pid = error.message.rsplit(' ').find_map(|word| word.parse::<u32>().ok());
+                let pid = pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
+                SlotError::Busy { name: self.settings.slot.name.to_string(), pid }.into()
+            }
+            error => error.into(),
+        }
+    }
+
+    /// Whether clients may come.
+    pub(crate) const fn is_live(&self) -> bool {
+        self.target.is_none()
+    }
+
+    /// Notes that clients may come, where the head has reached what was there at the start.
+    pub(crate) fn note_reached(&mut self) -> Result<(), IngestError> {
+        if self.target.is_some_and(|target| self.progress.head() >= target) {
+            self.target = None;
+            self.downstream.push(Feed::Live)?;
+            self.enter(State::Streaming);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn meters(&self) -> &Meters {
+        &self.meters
+    }
+
+    fn enter(&self, state: State) {
+        self.state.send_replace(state);
+    }
+
+    fn interrupt(&mut self, reason: Arc<str>) -> Result<(), IngestError> {
+        self.enter(State::Waiting { reason });
+        if !self.interrupted && self.source.is_some() {
+            self.interrupted = true;
+            self.downstream.push(Feed::Interrupted)?;
+        }
+        Ok(())
+    }
+}
+
+/// The position that decoding reaches when the log is flushed to `flushed`: where that is just
+/// behind a page's header, decoding stays at the page's beginning.
+fn reachable(flushed: Lsn) -> Lsn {
+    const PAGE: u64 = 8192;
+    const HEADER_MAX: u64 = 40;
+    let into = flushed.bytes() % PAGE;
+    if into <= HEADER_MAX { Lsn::new(flushed.bytes() - into) } else { flushed }
+}

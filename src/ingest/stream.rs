@@ -1,0 +1,345 @@
+//! One connection's stream: the loop that everything passes through.
+//!
+//! Arms in their order: stop; the time has come to tell the server something; room at the shards;
+//! frames. While a shard has no room, or too much is in flight, no frame is read. A shape that is
+//! new is asked for inside the last arm, with the first two still served.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio::time::sleep;
+use tokio::time::sleep_until;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::change::lsn::Lsn;
+use crate::change::relation::Relation;
+use crate::change::relation::RelationDescription;
+use crate::change::transaction::Transaction;
+use crate::ingest::Settings;
+use crate::ingest::assemble::Assembler;
+use crate::ingest::assemble::Step;
+use crate::ingest::error::IngestError;
+use crate::ingest::run::Ingest;
+use crate::ingest::walsender::Frame;
+use crate::ingest::walsender::Status;
+use crate::ingest::walsender::Walsender;
+use crate::ingest::walsender::WalsenderError;
+use crate::ring::feed::Feed;
+
+/// The longest time between two statuses; a third of the server's own limit where that is less.
+const STATUS_EVERY: Duration = Duration::from_secs(10);
+/// The same while changes come, so that the window is kept.
+const STATUS_EVERY_BUSY: Duration = Duration::from_secs(1);
+/// The same while catching up: the server says how far it is when it is asked.
+const STATUS_EVERY_CATCHING_UP: Duration = Duration::from_millis(50);
+/// How often a quiet database's position goes to the shards.
+const ADVANCE_EVERY: Duration = Duration::from_millis(100);
+/// How often it is looked whether the shards have routed, while too much is in flight.
+const ROUTED_EVERY: Duration = Duration::from_millis(1);
+/// A stream that has lasted this long is not one more failed attempt.
+const SETTLED: Duration = Duration::from_secs(10);
+
+/// One connection.
+pub(crate) struct Stream {
+    walsender: Walsender,
+    assembler: Assembler,
+    status_every: Duration,
+    began_at: Instant,
+    told_at: Instant,
+    heard_at: Instant,
+    /// Whether the server wants a status at once.
+    reply_due: bool,
+    /// Whether changes came since the last status.
+    busy: bool,
+    /// A position that the shards were not told yet.
+    advance: Option<Lsn>,
+    advanced_at: Instant,
+}
+
+/// Whether the loop goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    GoesOn,
+    Stopped,
+}
+
+impl Stream {
+    pub(crate) fn new(
+        walsender: Walsender,
+        settings: &Settings,
+        sender_timeout_ms: Option<u64>,
+    ) -> Stream {
+        let limit =
+            sender_timeout_ms.map_or(STATUS_EVERY, |limit| Duration::from_millis(limit / 3));
+        let window = (settings.window.age / 4).max(Duration::from_millis(100));
+        let now = Instant::now();
+        Stream {
+            walsender,
+            assembler: Assembler::new(),
+            status_every: STATUS_EVERY.min(limit).min(window),
+            began_at: now,
+            told_at: now,
+            heard_at: now,
+            // Says at once where we are, and asks where the server is.
+            reply_due: true,
+            busy: false,
+            advance: None,
+            advanced_at: now,
+        }
+    }
+
+    /// Streams until `stop` completes.
+    pub(crate) async fn run(
+        mut self,
+        ingest: &mut Ingest,
+        stop: &CancellationToken,
+    ) -> Result<(), IngestError> {
+        loop {
+            let clear = ingest.downstream.is_clear();
+            let fits = fits(ingest);
+            if !(clear && fits) {
+                // What is not read can't be heard.
+                self.heard_at = Instant::now();
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return self.finish(ingest).await,
+                () = sleep_until(self.wake_at(ingest)) => self.tell(ingest).await?,
+                room = ingest.downstream.room(), if !clear => {
+                    room?;
+                    ingest.downstream.flush()?;
+                }
+                () = sleep(ROUTED_EVERY), if clear && !fits => {}
+                filled = self.walsender.fill(), if clear && fits => {
+                    filled?;
+                    if self.take(ingest, stop).await? == Flow::Stopped {
+                        return self.finish(ingest).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes what has come, as far as the shards have room for it.
+    async fn take(
+        &mut self,
+        ingest: &mut Ingest,
+        stop: &CancellationToken,
+    ) -> Result<Flow, IngestError> {
+        let now = Instant::now();
+        self.heard_at = now;
+        while ingest.downstream.is_clear() {
+            let step = match self.walsender.take().map_err(stream_error)? {
+                None => break,
+                Some(Frame::Data { payload }) => self.assembler.push(payload)?,
+                Some(Frame::Keepalive { wal_end, reply }) => {
+                    self.reply_due |= reply;
+                    self.keepalive(ingest, wal_end, now)?;
+                    continue;
+                }
+                Some(Frame::Notice) => continue,
+            };
+            match step {
+                Step::More => {}
+                Step::Committed(transaction) => {
+                    self.hand_over(ingest, transaction, now)?;
+                    if !fits(ingest) {
+                        break;
+                    }
+                }
+                Step::Resolve(description) => {
+                    let resolved = self.resolve(ingest, &description, stop).await?;
+                    let Some(relation) = resolved else { return Ok(Flow::Stopped) };
+                    self.assembler.learn(relation);
+                }
+            }
+        }
+        Ok(Flow::GoesOn)
+    }
+
+    fn keepalive(
+        &mut self,
+        ingest: &mut Ingest,
+        wal_end: Lsn,
+        now: Instant,
+    ) -> Result<(), IngestError> {
+        ingest.progress.receive(wal_end);
+        if self.assembler.is_open() {
+            return Ok(());
+        }
+        self.quiet_until(ingest, wal_end, now)
+    }
+
+    /// Nothing that anybody wants ended up to `lsn`.
+    fn quiet_until(
+        &mut self,
+        ingest: &mut Ingest,
+        lsn: Lsn,
+        now: Instant,
+    ) -> Result<(), IngestError> {
+        if lsn > ingest.progress.head() {
+            ingest.progress.idle(lsn, now);
+            self.advance = Some(lsn);
+        }
+        ingest.note_reached()
+    }
+
+    fn hand_over(
+        &mut self,
+        ingest: &mut Ingest,
+        transaction: Transaction,
+        now: Instant,
+    ) -> Result<(), IngestError> {
+        self.busy = true;
+        let end_lsn = transaction.end_lsn;
+        if end_lsn <= ingest.progress.head() {
+            ingest.meters().repeated.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        }
+        ingest.attempts = 0;
+        if transaction.is_empty() {
+            return self.quiet_until(ingest, end_lsn, now);
+        }
+        let meters = ingest.meters();
+        meters.transactions.fetch_add(1, Ordering::Relaxed);
+        let changes = u64::try_from(transaction.len()).unwrap_or(u64::MAX);
+        meters.changes.fetch_add(changes, Ordering::Relaxed);
+        self.advance = None;
+        ingest.progress.hand_over(end_lsn, transaction.bytes(), now);
+        ingest.downstream.push(Feed::Transaction(Arc::new(transaction)))?;
+        ingest.note_reached()
+    }
+
+    /// Asks for a table's types while the server still hears from us; absent when stopped.
+    async fn resolve(
+        &mut self,
+        ingest: &mut Ingest,
+        description: &RelationDescription,
+        stop: &CancellationToken,
+    ) -> Result<Option<Arc<Relation>>, IngestError> {
+        let catalog = Arc::clone(&ingest.catalog);
+        let mut resolving = pin!(catalog.resolve(description));
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(None),
+                resolved = resolving.as_mut() => {
+                    return resolved.map(Some).map_err(|source| IngestError::Resolve {
+                        relation: format!("{}.{}", description.schema, description.name),
+                        source,
+                    });
+                }
+                () = sleep_until(self.wake_at(ingest)) => self.tell(ingest).await?,
+            }
+        }
+    }
+
+    /// When the server or the shards must be told something next.
+    fn wake_at(&self, ingest: &Ingest) -> Instant {
+        if self.reply_due {
+            return self.told_at;
+        }
+        let every = if !ingest.is_live() {
+            STATUS_EVERY_CATCHING_UP.min(self.status_every)
+        } else if self.busy {
+            STATUS_EVERY_BUSY.min(self.status_every)
+        } else {
+            self.status_every
+        };
+        let status = self.told_at + every;
+        match self.advance {
+            Some(_) if ingest.downstream.is_clear() => status.min(self.advanced_at + ADVANCE_EVERY),
+            _ => status,
+        }
+    }
+
+    /// Tells the shards how far a quiet database is, and the server how far we are.
+    async fn tell(&mut self, ingest: &mut Ingest) -> Result<(), IngestError> {
+        let now = Instant::now();
+        if ingest.downstream.is_clear()
+            && now.duration_since(self.advanced_at) >= ADVANCE_EVERY
+            && let Some(lsn) = self.advance.take()
+        {
+            self.advanced_at = now;
+            ingest.downstream.push(Feed::Advance(lsn))?;
+        }
+        if now.duration_since(self.began_at) >= SETTLED {
+            ingest.attempts = 0;
+        }
+        let silence = now.duration_since(self.heard_at);
+        if silence > ingest.settings.silence_max {
+            return Err(WalsenderError::Silent { silence }.into());
+        }
+        let reply = !ingest.is_live() || self.heard_at <= self.told_at;
+        self.send_status(ingest, now, reply).await
+    }
+
+    /// Sends the position to confirm, where there is a new one, and at once takes it back: see
+    /// `progress`.
+    async fn send_status(
+        &mut self,
+        ingest: &mut Ingest,
+        now: Instant,
+        reply: bool,
+    ) -> Result<(), IngestError> {
+        route(ingest);
+        let confirmed = ingest.progress.confirm(now);
+        let write = ingest.progress.received();
+        let unknown = Status { write, flush: Lsn::ZERO, reply };
+        match confirmed {
+            Some(flush) => {
+                let confirmed = Status { write, flush, reply: false };
+                self.walsender.send(&[confirmed, unknown]).await?;
+            }
+            None => self.walsender.send(&[unknown]).await?,
+        }
+        (self.told_at, self.reply_due, self.busy) = (now, false, false);
+        let (meters, progress) = (ingest.meters(), &ingest.progress);
+        meters.received_lsn.store(write.bytes(), Ordering::Relaxed);
+        meters.routed_lsn.store(progress.routed().bytes(), Ordering::Relaxed);
+        meters.confirmed_lsn.store(progress.confirmed().bytes(), Ordering::Relaxed);
+        let in_flight = u64::try_from(progress.in_flight_bytes()).unwrap_or(u64::MAX);
+        meters.in_flight_bytes.store(in_flight, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Ends the stream in good order.
+    async fn finish(mut self, ingest: &mut Ingest) -> Result<(), IngestError> {
+        let patience = ingest.settings.patience;
+        let ended = async {
+            self.send_status(ingest, Instant::now(), false).await?;
+            Ok::<(), IngestError>(self.walsender.end().await?)
+        };
+        match timeout(patience, ended).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(error = error.chain(), "stream not ended in order"),
+            Err(_) => tracing::debug!("stream not ended in time"),
+        }
+        Ok(())
+    }
+}
+
+/// Whether more may be in flight; asks the shards only where it is not so.
+fn fits(ingest: &mut Ingest) -> bool {
+    let max = ingest.settings.in_flight_bytes_max;
+    if ingest.progress.in_flight_bytes() >= max {
+        route(ingest);
+    }
+    ingest.progress.in_flight_bytes() < max
+}
+
+fn route(ingest: &mut Ingest) {
+    let routed = ingest.downstream.routed().unwrap_or(ingest.progress.head());
+    ingest.progress.route(routed);
+}
+
+fn stream_error(error: WalsenderError) -> IngestError {
+    match error {
+        WalsenderError::Stream(error) if error.code == "42704" => IngestError::PublicationYounger,
+        error => error.into(),
+    }
+}
