@@ -30,3 +30,5 @@ pub mod ingest;
 // Sockets: listeners, handshakes, sessions.
 pub mod serve;
 
+// The file, the environment and the flags become every component's settings.
+pub mod config;

@@ -1,0 +1,275 @@
+//! Section by section: values into the structs of [`Config`], and the rules that concern more than
+//! one value.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jsonwebtoken::{Algorithm, AlgorithmFamily};
+
+use crate::auth;
+use crate::auth::Material;
+use crate::config::read::Reader;
+use crate::config::{Access, Config, Database, Limits, Listen, Ring, TablePolicy, Window};
+use crate::rule::parse_where;
+
+/// Fills everything in. What could not be read is in the reader's mistakes, and then the result is
+/// good for nothing.
+pub(super) fn config(reader: &mut Reader) -> Config {
+    Config {
+        database: database(reader),
+        window: Window {
+            bytes: reader.integer("window.bytes"),
+            age: Duration::from_secs(reader.integer("window.seconds")),
+        },
+        ring: Ring {
+            bytes_max: reader.size("ring.bytes_max"),
+            age_max: Duration::from_secs(reader.integer("ring.seconds_max")),
+        },
+        listen: listen(reader),
+        auth: auth(reader),
+        limits: limits(reader),
+        tables: tables(reader),
+        warnings: Vec::new(),
+    }
+}
+
+fn database(reader: &mut Reader) -> Database {
+    let url = reader.required("database.url", "postgres://walcast@localhost/app");
+    check_url(reader, "database.url", &url);
+    let password = reader.secret("database.password_file");
+    let separate = reader.is_given("database.ask_url");
+    let ask_url = reader.text("database.ask_url").unwrap_or_else(|| url.clone());
+    if separate {
+        check_url(reader, "database.ask_url", &ask_url);
+    } else {
+        let message = "database.ask_url: not given, so questions are asked as the role that may \
+                       read every table's log; give it a role without REPLICATION";
+        reader.warnings.push(message.to_owned());
+    }
+    let own_password = reader.secret("database.ask_password_file");
+    let ask_password = if separate { own_password } else { own_password.or(password.clone()) };
+    let slot = reader.required("database.slot", "walcast");
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    if !slot.is_empty() && (slot.len() > 63 || !slot.bytes().all(allowed)) {
+        reader.wrong::<()>("database.slot", "at most 63 of a-z, 0-9 and _");
+    }
+    let publication = reader.required("database.publication", "walcast");
+    if publication.len() > 63 {
+        reader.wrong::<()>("database.publication", "at most 63 bytes");
+    }
+    Database {
+        url,
+        ask_url,
+        password,
+        ask_password,
+        tls_ca_file: readable(reader, "database.tls_ca_file"),
+        slot,
+        publication,
+        create_slot: reader.boolean("database.create_slot"),
+    }
+}
+
+/// A file that can be read, for someone who reads it later.
+fn readable(reader: &mut Reader, name: &str) -> Option<PathBuf> {
+    reader.content(name)?;
+    reader.file(name)
+}
+
+fn check_url(reader: &mut Reader, name: &str, url: &str) {
+    if url.is_empty() {
+        return;
+    }
+    // libpq has more modes than the parser knows.
+    let known = url.replace("sslmode=verify-full", "sslmode=require");
+    let known = known.replace("sslmode=verify-ca", "sslmode=require");
+    match known.replace("sslmode=allow", "sslmode=prefer").parse::<tokio_postgres::Config>() {
+        Ok(parsed) if parsed.get_password().is_some() => {
+            let file = name.replace("url", "password_file");
+            let message = format!("a password does not belong here; put it into a file, {file}");
+            reader.mistake(name, message);
+        }
+        Ok(parsed) if parsed.get_hosts().is_empty() => {
+            reader.wrong::<()>(name, "a host (or a folder with a socket) in it");
+        }
+        Ok(parsed) if parsed.get_user().is_none() => {
+            reader.wrong::<()>(name, "a user in it, as in postgres://walcast@host:5432/app");
+        }
+        Ok(_) => {}
+        Err(_) => {
+            let expected = "a connection string: postgres://walcast@host:5432/app, or \
+                            host=/run/postgresql user=walcast dbname=app";
+            reader.wrong::<()>(name, expected);
+        }
+    }
+}
+
+fn listen(reader: &mut Reader) -> Listen {
+    let text = reader.required("listen.address", "127.0.0.1:4480");
+    let address = text.parse().ok().or_else(|| {
+        reader.wrong("listen.address", "an address and a port, as in 127.0.0.1:4480 or [::]:4480")
+    });
+    let address = address.unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0));
+    let shards = reader.size("listen.shards");
+    Listen { address, shards: Some(shards).filter(|shards| *shards > 0) }
+}
+
+fn limits(reader: &mut Reader) -> Limits {
+    let limits = Limits {
+        subscriptions_per_session: reader.size("limits.subscriptions_per_session"),
+        request_bytes_max: reader.size("limits.request_bytes_max"),
+        outbox_bytes_max: reader.size("limits.outbox_bytes_max"),
+        handshake: Duration::from_secs(reader.integer("limits.handshake_seconds")),
+        ping: Duration::from_secs(reader.integer("limits.ping_seconds")),
+        silence: Duration::from_secs(reader.integer("limits.silence_seconds")),
+    };
+    if limits.silence <= limits.ping {
+        reader.wrong::<()>(
+            "limits.silence_seconds",
+            &format!("more than limits.ping_seconds, which is {}", limits.ping.as_secs()),
+        );
+    }
+    limits
+}
+
+fn auth(reader: &mut Reader) -> auth::Settings {
+    let count = reader.entries.count("auth.keys");
+    let mut keys: Vec<auth::Key> = Vec::with_capacity(count);
+    for index in 0..count {
+        let Some(key) = auth_key(reader, index) else { continue };
+        let twin = keys.iter().any(|other| {
+            other.kid.is_some() && other.kid == key.kid && other.algorithm == key.algorithm
+        });
+        if twin {
+            let name = format!("auth.keys.{index}.kid");
+            reader.mistake(&name, "another key has the same kid and algorithm".to_owned());
+        }
+        keys.push(key);
+    }
+    let settings = auth::Settings {
+        keys,
+        role_claim: reader.claim_path("auth.role_claim"),
+        roles: reader.texts("auth.roles"),
+        default_role: reader.text("auth.default_role"),
+        anonymous_role: reader.text("auth.anonymous_role"),
+        audience: reader.texts("auth.audience"),
+        issuer: reader.texts("auth.issuer"),
+        leeway: Duration::from_secs(reader.integer("auth.leeway_seconds")),
+        expiry_required: reader.boolean("auth.expiry_required"),
+    };
+    if count == 0 && settings.anonymous_role.is_none() {
+        let message = "missing, and auth.anonymous_role is too, so that nobody could connect; add \
+                       [[auth.keys]] with algorithm and secret_file or pem_file";
+        reader.mistake("auth.keys.0.algorithm", message.to_owned());
+    }
+    let names_no_role = settings.roles.is_empty() && settings.default_role.is_none();
+    if count > 0 && names_no_role && !reader.entries.mistakes.iter().any(|m| m.key == "auth.roles")
+    {
+        let message = "empty, so that every token would be refused; list the roles that tokens may \
+                       name, as in [\"customer\", \"driver\"]";
+        reader.mistake("auth.roles", message.to_owned());
+    }
+    settings
+}
+
+fn auth_key(reader: &mut Reader, index: usize) -> Option<auth::Key> {
+    let name = |leaf: &str| format!("auth.keys.{index}.{leaf}");
+    let kid = reader.text(&name("kid"));
+    let text = reader.required(&name("algorithm"), "HS256");
+    let algorithm = if text.is_empty() { None } else { text.parse::<Algorithm>().ok() };
+    if !text.is_empty() && algorithm.is_none() {
+        let expected = "HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, \
+                        ES384 or EdDSA";
+        reader.wrong::<()>(&name("algorithm"), expected);
+    }
+    let (secret_file, pem_file) = (name("secret_file"), name("pem_file"));
+    let (leaf, material) = match (reader.is_given(&secret_file), reader.is_given(&pem_file)) {
+        (true, false) => (secret_file, reader.secret(&name("secret_file")).map(Material::Secret)),
+        (false, true) => (pem_file, reader.content(&name("pem_file")).map(Material::PublicPem)),
+        (true, true) => {
+            reader.mistake(&pem_file, "a key has a secret_file or a pem_file, not both".to_owned());
+            return None;
+        }
+        (false, false) => {
+            let hmac = algorithm.is_none_or(|known| known.family() == AlgorithmFamily::Hmac);
+            let missing = if hmac { secret_file } else { pem_file };
+            reader.mistake(&missing, "missing: the key has to come from a file".to_owned());
+            return None;
+        }
+    };
+    let key = auth::Key { algorithm: algorithm?, kid, material: material? };
+    if let Err(error) = key.check() {
+        reader.mistake(&leaf, error.to_string());
+        return None;
+    }
+    Some(key)
+}
+
+fn tables(reader: &mut Reader) -> Vec<TablePolicy> {
+    let mut tables: Vec<TablePolicy> = Vec::new();
+    for index in 0..reader.entries.count("table") {
+        let key = |leaf: &str| format!("table.{index}.{leaf}");
+        let text = reader.required(&key("name"), "public.orders");
+        let named = table_name(&text);
+        if named.is_none() && !text.is_empty() {
+            reader.wrong::<()>(&key("name"), "schema.table, or table in the schema public");
+        }
+        let access = access(reader, &key("policy"), &key("open"));
+        let Some((schema, name)) = named else { continue };
+        if tables.iter().any(|other| other.schema == schema && other.name == name) {
+            reader.mistake(&key("name"), "this table was named before".to_owned());
+        }
+        tables.push(TablePolicy { schema, name, access });
+    }
+    if tables.is_empty() {
+        let message = "table: no table is listed, so clients are refused every one that does not \
+                       let them in by itself";
+        reader.warnings.push(message.to_owned());
+    }
+    tables
+}
+
+fn access(reader: &mut Reader, policy: &str, open: &str) -> Access {
+    match (reader.text(policy), reader.boolean(open)) {
+        (Some(text), false) => match parse_where(&text) {
+            Ok(parsed) => return Access::Policy(parsed),
+            Err(error) => {
+                let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
+                reader.mistake(policy, format!("{error}{hint}"));
+            }
+        },
+        (Some(_), true) => {
+            reader.mistake(open, "a table has a policy or is open, not both".to_owned());
+        }
+        (None, false) if !reader.is_given(policy) => {
+            let message = "missing; say who sees which rows, or open = true for everybody";
+            reader.mistake(policy, message.to_owned());
+        }
+        (None, _) => {}
+    }
+    Access::Open
+}
+
+/// Splits `schema.table`; a part in double quotes may hold a dot, and two quotes for one.
+fn table_name(text: &str) -> Option<(String, String)> {
+    let mut parts = vec![String::new()];
+    let mut quoted = false;
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
+        let last = parts.last_mut()?;
+        match (character, quoted) {
+            ('"', true) if characters.next_if_eq(&'"').is_some() => last.push('"'),
+            ('"', _) => quoted = !quoted,
+            ('.', false) => parts.push(String::new()),
+            (other, _) => last.push(other),
+        }
+    }
+    if quoted || parts.iter().any(|part| part.is_empty() || part.len() > 63) {
+        return None;
+    }
+    match parts.as_slice() {
+        [name] => Some(("public".to_owned(), name.clone())),
+        [schema, name] => Some((schema.clone(), name.clone())),
+        _ => None,
+    }
+}

@@ -1,0 +1,324 @@
+//! Every key of the configuration: its name, what may stand there, its default, what it is for.
+//!
+//! The reader checks values by this table, takes defaults from it and finds unknown keys with it;
+//! `docs/configuration.md` and `systemd/walcast.toml` are compared with it by tests.
+
+use std::fmt;
+
+/// What a value must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Any text but the empty one.
+    Text,
+    /// A connection string. Never shown, because people put passwords there.
+    Url,
+    /// The path of a file, relative to the configuration file's folder; `credential:NAME` is the
+    /// systemd credential of that name.
+    File,
+    /// A whole number within bounds, both included.
+    Integer {
+        /// The smallest.
+        min: u64,
+        /// The largest.
+        max: u64,
+        /// What is counted: `bytes`, `seconds`, ...
+        unit: &'static str,
+    },
+    /// `true` or `false`.
+    Boolean,
+    /// Texts, or one text alone. From the environment: separated by commas.
+    Texts,
+    /// A name, or a list of names that lead to a place inside nested objects.
+    ClaimPath,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Text => "a text",
+            Kind::Url => "a connection string",
+            Kind::File => "a file's path, or credential:NAME",
+            Kind::Boolean => "true or false",
+            Kind::Texts => "a list of texts",
+            Kind::ClaimPath => "a claim's name, or a list of names",
+            Kind::Integer { min, max, unit } => {
+                return write!(f, "a whole number of {unit} from {min} to {max}");
+            }
+        })
+    }
+}
+
+/// One key.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Its full name, `section.key`; `section[].key` in a section that may stand repeatedly.
+    pub name: &'static str,
+    /// What its value must be.
+    pub kind: Kind,
+    /// What holds where it is not given, as one would write it in `--set`; absent where nothing
+    /// does.
+    pub default: Option<&'static str>,
+    /// What it is for.
+    pub purpose: &'static str,
+}
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+const GIB: u64 = 1024 * MIB;
+
+const fn bytes(min: u64, max: u64) -> Kind {
+    Kind::Integer { min, max, unit: "bytes" }
+}
+
+const fn seconds(min: u64, max: u64) -> Kind {
+    Kind::Integer { min, max, unit: "seconds" }
+}
+
+const fn count(min: u64, max: u64, unit: &'static str) -> Kind {
+    Kind::Integer { min, max, unit }
+}
+
+const fn key(
+    name: &'static str,
+    kind: Kind,
+    default: Option<&'static str>,
+    purpose: &'static str,
+) -> Key {
+    Key { name, kind, default, purpose }
+}
+
+/// All keys, in the order of the example file.
+pub const KEYS: &[Key] = &[
+    key(
+        "database.url",
+        Kind::Url,
+        None,
+        "Where the database is and as which role its log is read: `postgres://walcast@host:5432/app`, or `host=/run/postgresql user=walcast dbname=app`. The role needs REPLICATION. `sslmode` is libpq's, `verify-full` for a server that is not on this machine. No password here: see `password_file`. Required.",
+    ),
+    key(
+        "database.ask_url",
+        Kind::Url,
+        None,
+        "As which role questions are asked (catalogue, health): LOGIN, without REPLICATION and BYPASSRLS. Default: the same as `url`.",
+    ),
+    key(
+        "database.password_file",
+        Kind::File,
+        None,
+        "The password for `url`; one line end after it is dropped. Default: none is sent (peer or trust authentication).",
+    ),
+    key(
+        "database.ask_password_file",
+        Kind::File,
+        None,
+        "The password for `ask_url`. Default: the same as `password_file` where `ask_url` is not given.",
+    ),
+    key(
+        "database.tls_ca_file",
+        Kind::File,
+        None,
+        "PEM certificates that the database's own must descend from. Default: those that the system trusts.",
+    ),
+    key(
+        "database.slot",
+        Kind::Text,
+        Some("walcast"),
+        "The replication slot. One daemon at a time can read it.",
+    ),
+    key(
+        "database.publication",
+        Kind::Text,
+        Some("walcast"),
+        "The publication whose tables are delivered. A DBA creates it (`sql/`).",
+    ),
+    key(
+        "database.create_slot",
+        Kind::Boolean,
+        Some("true"),
+        "Whether the slot is created when it does not exist. With `false` the daemon stops and says so.",
+    ),
+    key(
+        "window.bytes",
+        bytes(0, 1024 * GIB),
+        Some("67108864"),
+        "How much write-ahead log Postgres keeps for us beyond what was routed, so that clients can resume across a restart of the daemon.",
+    ),
+    key(
+        "window.seconds",
+        seconds(0, 86_400),
+        Some("60"),
+        "For how long at most it is kept. Whichever of the two is less holds.",
+    ),
+    key(
+        "ring.bytes_max",
+        bytes(MIB, 1024 * GIB),
+        Some("134217728"),
+        "How much memory recent transactions may take; all shards share it. A client that comes back with an older cursor has to start again (`resync`).",
+    ),
+    key(
+        "ring.seconds_max",
+        seconds(1, 86_400),
+        Some("600"),
+        "For how long they are kept. Whichever of the two is less holds.",
+    ),
+    key(
+        "listen.address",
+        Kind::Text,
+        Some("127.0.0.1:4480"),
+        "The address and port where clients connect. `[::]:4480` is every interface; put TLS in front of it.",
+    ),
+    key(
+        "listen.shards",
+        count(0, 256, "shards"),
+        Some("0"),
+        "How many threads deliver. 0: one for each processor, but one on a machine with two.",
+    ),
+    key(
+        "auth.role_claim",
+        Kind::ClaimPath,
+        Some("role"),
+        "The claim that names the database role; `[\"app_metadata\", \"role\"]` is a claim inside another.",
+    ),
+    key(
+        "auth.roles",
+        Kind::Texts,
+        Some(""),
+        "The database roles that a token may name. Every other is refused.",
+    ),
+    key(
+        "auth.default_role",
+        Kind::Text,
+        None,
+        "The role of a token that names none. Default: such a token is refused.",
+    ),
+    key(
+        "auth.anonymous_role",
+        Kind::Text,
+        None,
+        "The role of a client without a token. Default: a token is required.",
+    ),
+    key(
+        "auth.audience",
+        Kind::Texts,
+        Some(""),
+        "Who a token must be meant for: its `aud` has to hold one of these. Empty: not compared.",
+    ),
+    key(
+        "auth.issuer",
+        Kind::Texts,
+        Some(""),
+        "Who must have issued a token: its `iss` has to be one of these. Empty: not compared.",
+    ),
+    key(
+        "auth.leeway_seconds",
+        seconds(0, 3600),
+        Some("30"),
+        "How far the issuer's clock and ours may be apart.",
+    ),
+    key(
+        "auth.expiry_required",
+        Kind::Boolean,
+        Some("true"),
+        "Whether a token must have an `exp`. Without one nothing ends what a leaked token allows.",
+    ),
+    key(
+        "auth.keys[].algorithm",
+        Kind::Text,
+        None,
+        "The one algorithm that the key is for: HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA. Required.",
+    ),
+    key(
+        "auth.keys[].secret_file",
+        Kind::File,
+        None,
+        "For HS algorithms: a file with the secret, at least 32 bytes; one line end after it is dropped.",
+    ),
+    key(
+        "auth.keys[].pem_file",
+        Kind::File,
+        None,
+        "For all other algorithms: a file with the public key in PEM.",
+    ),
+    key(
+        "auth.keys[].kid",
+        Kind::Text,
+        None,
+        "The key's name as tokens give it in `kid`. Default: the key is tried for every token of its algorithm that no named key answers to.",
+    ),
+    key(
+        "limits.subscriptions_per_session",
+        count(1, 100_000, "subscriptions"),
+        Some("100"),
+        "How many subscriptions one connection may have.",
+    ),
+    key(
+        "limits.request_bytes_max",
+        bytes(KIB, 16 * MIB),
+        Some("65536"),
+        "How large one request of a client may be. A larger one ends the connection.",
+    ),
+    key(
+        "limits.outbox_bytes_max",
+        bytes(16 * KIB, GIB),
+        Some("1048576"),
+        "How much may be queued for one client. One that is slower than that reads on from the ring at its own pace.",
+    ),
+    key(
+        "limits.handshake_seconds",
+        seconds(1, 300),
+        Some("10"),
+        "How long a client may take to connect and to show a token.",
+    ),
+    key(
+        "limits.ping_seconds",
+        seconds(1, 3600),
+        Some("25"),
+        "After how long without traffic a client is asked whether it is there.",
+    ),
+    key(
+        "limits.silence_seconds",
+        seconds(2, 7200),
+        Some("45"),
+        "After how long without a sign of life a connection is closed. More than `ping_seconds`.",
+    ),
+    key(
+        "table[].name",
+        Kind::Text,
+        None,
+        "A table: `public.orders`, or `orders` in the schema public. Names stand as the catalogue has them; quotes are needed only around a dot. Required.",
+    ),
+    key(
+        "table[].policy",
+        Kind::Text,
+        None,
+        "Who sees which row: a SQL condition over the row and `claims`, such as `customer_id = (claims ->> 'sub')::bigint`.",
+    ),
+    key(
+        "table[].open",
+        Kind::Boolean,
+        Some("false"),
+        "Everybody who may read the table's columns sees all of its rows. Instead of `policy`.",
+    ),
+];
+
+/// The key of that name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// The key that somebody who wrote `name` most likely meant.
+#[must_use]
+pub fn similar(name: &str) -> Option<&'static Key> {
+    let leaf = |name: &'_ str| name.rsplit('.').next().unwrap_or_default().to_owned();
+    let likeness = |key: &&'static Key| {
+        let whole = strsim::jaro_winkler(name, key.name);
+        let last = strsim::jaro_winkler(&leaf(name), &leaf(key.name));
+        // A right name in the wrong section is likely meant, unless its own section has one near.
+        let section = name.split('.').next() == key.name.split('.').next();
+        let elsewhere = if last > 0.95 { last * 0.88 } else { 0.0 };
+        if section { f64::midpoint(whole, last).max(elsewhere) } else { elsewhere }
+    };
+    let best = KEYS.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
+    (likeness(&best) > 0.8).then_some(best)
+}

@@ -1,0 +1,204 @@
+//! The file, the environment and the command line in; [`Config`] out, or every mistake at once.
+//!
+//! ```text
+//! walcast.toml ─▶ source ─▶ read ─▶ build ─▶ Config ─▶ daemon gives each component its own
+//! WALCAST__… ───▶  (flat     (typed,           │
+//! --set … ──────▶   table)    by keys)         └▶ or ConfigError: all mistakes, with their places
+//! ```
+//!
+//! Later layers win: the command line over the environment over the file over the defaults. A key
+//! that does not exist is a mistake, wherever it is given. Nothing is opened but the files that the
+//! configuration itself names.
+//!
+//! # Invariants
+//!
+//! - Secrets are never in the configuration itself: a file or a systemd credential holds them, and
+//!   a password in a connection string is a mistake. (Tests here.)
+//! - `docs/configuration.md` and the example in `systemd/` name every key. (`tests/config.rs`.)
+
+pub mod keys;
+pub mod mistake;
+
+mod build;
+mod read;
+mod source;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::auth;
+use crate::auth::Secret;
+use crate::config::read::Reader;
+use crate::config::source::Entries;
+use crate::rule::Expression;
+
+pub use mistake::{ConfigError, Mistake, Origin};
+
+/// A configuration without a mistake.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Section `database`.
+    pub database: Database,
+    /// Section `window`.
+    pub window: Window,
+    /// Section `ring`.
+    pub ring: Ring,
+    /// Section `listen`.
+    pub listen: Listen,
+    /// Section `auth`: every key in it has been checked.
+    pub auth: auth::Settings,
+    /// Section `limits`.
+    pub limits: Limits,
+    /// The sections `table`, in their order; no name twice.
+    pub tables: Vec<TablePolicy>,
+    /// What works and still should be looked at, a sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// The database.
+#[derive(Clone, Debug)]
+pub struct Database {
+    /// Connection string of the role that reads the log; without a password.
+    pub url: String,
+    /// Connection string of the role that asks; without a password.
+    pub ask_url: String,
+    /// The password for `url`.
+    pub password: Option<Secret>,
+    /// The password for `ask_url`.
+    pub ask_password: Option<Secret>,
+    /// A file of certificates in PEM that the server's must descend from. Absent: the system's.
+    pub tls_ca_file: Option<PathBuf>,
+    /// The replication slot's name, as Postgres allows it.
+    pub slot: String,
+    /// The publication's name.
+    pub publication: String,
+    /// Whether a slot that does not exist is created.
+    pub create_slot: bool,
+}
+
+/// How far the confirmed position is held back: whichever is less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// In bytes of log.
+    pub bytes: u64,
+    /// In time.
+    pub age: Duration,
+}
+
+/// How much of what happened is kept in memory: whichever is less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ring {
+    /// In bytes, of all shards together.
+    pub bytes_max: usize,
+    /// In time.
+    pub age_max: Duration,
+}
+
+/// Where clients connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// The address and port.
+    pub address: SocketAddr,
+    /// How many shards; `None` leaves it to the daemon, by the machine's processors.
+    pub shards: Option<usize>,
+}
+
+/// What one client may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Subscriptions on one connection.
+    pub subscriptions_per_session: usize,
+    /// Bytes of one request.
+    pub request_bytes_max: usize,
+    /// Bytes queued for one client.
+    pub outbox_bytes_max: usize,
+    /// Time to connect and to show a token.
+    pub handshake: Duration,
+    /// Quiet time after which a client is asked whether it is there.
+    pub ping: Duration,
+    /// Quiet time after which it is taken for gone; longer than `ping`.
+    pub silence: Duration,
+}
+
+/// What the configuration says of a table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TablePolicy {
+    /// The table's schema, as the catalogue has it.
+    pub schema: String,
+    /// The table's name, as the catalogue has it.
+    pub name: String,
+    /// Who sees which of its rows.
+    pub access: Access,
+}
+
+/// Who sees which rows of a table.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Access {
+    /// Everybody who may read its columns sees all rows.
+    Open,
+    /// Whoever this condition over row and `claims` holds for. It is not bound yet: that takes the
+    /// table's columns.
+    Policy(Expression),
+}
+
+/// Where the configuration comes from.
+#[derive(Clone, Debug, Default)]
+pub struct Layers {
+    /// The file, if there is one.
+    pub file: Option<PathBuf>,
+    /// The environment's variables; those that do not begin with `WALCAST__` are passed over.
+    pub environment: Vec<(String, String)>,
+    /// What was given as `--set`, each `section.key=value`.
+    pub flags: Vec<String>,
+    /// Where systemd has put the credentials.
+    pub credentials: Option<PathBuf>,
+}
+
+impl Layers {
+    /// The given file and flags, with this process's environment.
+    #[must_use]
+    pub fn of_process(file: Option<PathBuf>, flags: Vec<String>) -> Layers {
+        let variables = std::env::vars_os();
+        let texts = variables.filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
+        });
+        let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+        Layers { file, environment: texts.collect(), flags, credentials }
+    }
+}
+
+impl Config {
+    /// Reads the layers, and the files that they name.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] with every mistake there is, or when the file itself cannot be read.
+    pub fn load(layers: &Layers) -> Result<Config, ConfigError> {
+        let mut entries = Entries::default();
+        if let Some(path) = &layers.file {
+            let text = fs::read_to_string(path)
+                .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
+            entries.add_file(path, &text);
+            if !entries.mistakes.is_empty() && entries.all.is_empty() {
+                return Err(ConfigError::Mistakes(entries.mistakes));
+            }
+        }
+        entries.add_environment(&layers.environment);
+        entries.add_flags(&layers.flags);
+        let mut reader = Reader::new(entries, layers.credentials.clone());
+        let mut config = build::config(&mut reader);
+        if reader.entries.mistakes.is_empty() {
+            config.warnings = reader.warnings;
+            Ok(config)
+        } else {
+            let mut mistakes = reader.entries.mistakes;
+            mistakes.sort_by(|a, b| a.origin.cmp(&b.origin));
+            Err(ConfigError::Mistakes(mistakes))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
