@@ -32,3 +32,5 @@ pub mod serve;
 
 // The file, the environment and the flags become every component's settings.
 pub mod config;
+// Builds the stages, owns their threads, stops them in order.
+pub mod daemon;

@@ -1,0 +1,334 @@
+//! Builds the stages, owns every thread, and stops them in order.
+//!
+//! ```text
+//! control (the caller's runtime) ── catalogue, polled ─┐
+//! ingest  (a thread) ── Feed ──▶ shard (a thread each) ┘── sessions
+//! ```
+//!
+//! Nothing is served before the configuration is good, the database answers, and the address is
+//! bound. A stage that ends although nobody asked it to ends the daemon: half a daemon would look
+//! alive.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::sync::oneshot;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+use tokio::time::interval;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::AuthError;
+use crate::auth::Verifier;
+use crate::catalog::Catalog;
+use crate::catalog::CatalogError;
+use crate::config::Config;
+use crate::ingest;
+use crate::ingest::Meters;
+use crate::ingest::error::IngestError;
+use crate::metrics::Metrics;
+use crate::ring::feed::Feed;
+use crate::ring::feed::Routed;
+use crate::route::policy::Policies;
+use crate::route::shard::Shared;
+use crate::serve;
+
+pub mod settings;
+mod shard;
+
+/// Feeds that may wait for one shard. Each is a pointer; what they point to is bounded by ingest.
+const FEEDS_MAX: usize = 4096;
+/// How often the catalogue is looked at: a grant that is revoked counts after this time.
+const CATALOG_POLL: Duration = Duration::from_secs(2);
+/// How long each step of a stop may take.
+const STOP_STEP: Duration = Duration::from_secs(8);
+
+/// Why the daemon can't start, or did not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// A connection string or a name in the configuration can't be used.
+    #[error(transparent)]
+    Settings(#[from] settings::SettingsError),
+    /// A key can't be used.
+    #[error("section auth")]
+    Auth(#[from] AuthError),
+    /// The database does not answer as the asking role.
+    #[error("the database does not answer")]
+    Catalog(#[from] CatalogError),
+    /// The address can't be bound.
+    #[error("binding {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's reason.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A thread can't be started.
+    #[error("starting a thread")]
+    Thread(#[source] std::io::Error),
+    /// The stream from Postgres can't go on.
+    #[error("the stream from Postgres ended")]
+    Ingest(#[from] IngestError),
+    /// A stage ended although nobody asked it to.
+    #[error("{stage} ended unexpectedly")]
+    Ended {
+        /// The stage.
+        stage: String,
+    },
+}
+
+/// A running daemon. Dropped, it stops without order; [`Daemon::stop`] stops it in order.
+#[derive(Debug)]
+pub struct Daemon {
+    address: SocketAddr,
+    metrics: Arc<Metrics>,
+    state: watch::Receiver<ingest::State>,
+    meters: Arc<Meters>,
+    live: Vec<watch::Receiver<bool>>,
+    stages: JoinSet<Result<(), DaemonError>>,
+    control: JoinSet<()>,
+    stop_serving: CancellationToken,
+    stop_ingest: CancellationToken,
+}
+
+/// Runs a daemon until `stop`, then stops it in order.
+///
+/// # Errors
+///
+/// [`DaemonError`]; everything that was started is stopped then.
+pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), DaemonError> {
+    let mut daemon = Daemon::start(config).await?;
+    tokio::pin!(stop);
+    let result = tokio::select! {
+        () = &mut stop => Ok(()),
+        result = daemon.live() => match result {
+            Ok(()) => {
+                systemd(&[sd_notify::NotifyState::Ready]);
+                tokio::select! {
+                    () = &mut stop => Ok(()),
+                    error = daemon.ended() => Err(error),
+                }
+            }
+            Err(error) => Err(error),
+        },
+    };
+    systemd(&[sd_notify::NotifyState::Stopping]);
+    daemon.stop().await;
+    result
+}
+
+impl Daemon {
+    /// Starts every stage. Clients are accepted when [`Daemon::live`] returns.
+    ///
+    /// # Errors
+    ///
+    /// [`DaemonError`] where the configuration, the database or the address can't be used.
+    pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
+        let policies: Arc<Policies> = Arc::new(settings::policies(&config));
+        let ingest_settings = settings::ingest(&config)?;
+        let verifier = Arc::new(Verifier::new(config.auth.clone())?);
+        let catalog = Arc::new(Catalog::connect(settings::catalog(&config)?).await?);
+        let metrics = Arc::new(Metrics::default());
+        let mut daemon = Daemon {
+            address: config.listen.address,
+            metrics: Arc::clone(&metrics),
+            state: watch::channel(ingest::State::default()).1,
+            meters: Arc::default(),
+            live: Vec::new(),
+            stages: JoinSet::new(),
+            control: JoinSet::new(),
+            stop_serving: CancellationToken::new(),
+            stop_ingest: CancellationToken::new(),
+        };
+        let shards = settings::shards(&config);
+        let (mut feeds, mut routed) = (Vec::new(), Vec::new());
+        serve::listener::probe(daemon.address)
+            .map_err(|source| DaemonError::Listen { address: daemon.address, source })?;
+        for number in 0..shards {
+            let socket = serve::listener::bind(daemon.address)
+                .map_err(|source| DaemonError::Listen { address: daemon.address, source })?;
+            if let Some(bound) = socket.local_addr().ok().and_then(|it| it.as_socket()) {
+                daemon.address = bound;
+            }
+            let (feed, fed) = mpsc::channel::<Feed>(FEEDS_MAX);
+            let (live, is_live) = watch::channel(false);
+            let position = Routed::new();
+            let shared = Shared {
+                catalog: Arc::clone(&catalog),
+                policies: Arc::clone(&policies),
+                metrics: Arc::clone(&metrics),
+                routed: position.clone(),
+            };
+            let stage = shard::Stage {
+                socket,
+                feeds: fed,
+                live,
+                shared,
+                verifier: Arc::clone(&verifier),
+                settings: settings::shard(&config),
+                serve: settings::serve(&config, daemon.address),
+                stop: daemon.stop_serving.clone(),
+            };
+            daemon.spawn(format!("shard-{number}"), move || shard::run(stage))?;
+            feeds.push(feed);
+            routed.push(position);
+            daemon.live.push(is_live);
+        }
+        let (state, receiver) = watch::channel(ingest::State::default());
+        daemon.state = receiver;
+        let stage = ingest::Stage {
+            settings: ingest_settings,
+            catalog: Arc::clone(&catalog),
+            feeds,
+            routed,
+            state,
+            meters: Arc::clone(&daemon.meters),
+            stop: daemon.stop_ingest.clone(),
+        };
+        daemon.spawn("ingest".to_owned(), move || ingest::run_thread(stage).map_err(Into::into))?;
+        daemon.control.spawn(poll_catalog(catalog));
+        Ok(daemon)
+    }
+
+    /// The address that clients connect to, with the port that was found where the settings say 0.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// What the stream from Postgres is doing.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<ingest::State> {
+        self.state.clone()
+    }
+
+    /// What the stream from Postgres counts.
+    #[must_use]
+    pub fn meters(&self) -> &Meters {
+        &self.meters
+    }
+
+    /// Returns when every shard has caught up with the log and accepts clients.
+    ///
+    /// # Errors
+    ///
+    /// [`DaemonError`] where a stage ended before.
+    pub async fn live(&mut self) -> Result<(), DaemonError> {
+        let mut shards = self.live.clone();
+        let all = async {
+            for shard in &mut shards {
+                if shard.wait_for(|live| *live).await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        tokio::select! {
+            () = all => Ok(()),
+            error = ended(&mut self.stages) => Err(error),
+        }
+    }
+
+    /// Returns when a stage ends although nobody asked it to, and says why.
+    pub async fn ended(&mut self) -> DaemonError {
+        ended(&mut self.stages).await
+    }
+
+    /// Stops every stage against the data's direction: sessions, then the stream, whose last status
+    /// tells Postgres what was routed, then the shards, which empty their channels.
+    pub async fn stop(mut self) {
+        self.stop_serving.cancel();
+        let sessions = async {
+            for shard in &mut self.live {
+                let _gone = shard.wait_for(|live| !*live).await;
+            }
+        };
+        if timeout(STOP_STEP, sessions).await.is_err() {
+            tracing::warn!("sessions were not closed in time");
+        }
+        self.stop_ingest.cancel();
+        let stages = async {
+            while let Some(stage) = self.stages.join_next().await {
+                if let Ok(Err(error)) = stage {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::warn!(error, "a stage failed while stopping");
+                }
+            }
+        };
+        if timeout(STOP_STEP, stages).await.is_err() {
+            tracing::warn!("stages did not end in time");
+        }
+        self.control.shutdown().await;
+    }
+
+    /// Starts a thread and watches its end.
+    fn spawn(
+        &mut self,
+        name: String,
+        work: impl FnOnce() -> Result<(), DaemonError> + Send + 'static,
+    ) -> Result<(), DaemonError> {
+        let (done, ended) = oneshot::channel();
+        let thread = thread::Builder::new().name(name.clone());
+        thread
+            .spawn(move || {
+                let _nobody_waits = done.send(work());
+            })
+            .map_err(DaemonError::Thread)?;
+        // A thread that panics drops its sender.
+        self.stages
+            .spawn(async move { ended.await.unwrap_or(Err(DaemonError::Ended { stage: name })) });
+        Ok(())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.stop_serving.cancel();
+        self.stop_ingest.cancel();
+    }
+}
+
+async fn ended(stages: &mut JoinSet<Result<(), DaemonError>>) -> DaemonError {
+    match stages.join_next().await {
+        Some(Ok(Err(error))) => error,
+        _ => DaemonError::Ended { stage: "a stage".to_owned() },
+    }
+}
+
+/// Looks at the catalogue again and again, so that grants, new tables and changed keys are seen.
+async fn poll_catalog(catalog: Arc<Catalog>) {
+    let mut ticks = interval(CATALOG_POLL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failing = false;
+    loop {
+        ticks.tick().await;
+        match catalog.refresh().await {
+            Ok(_) => failing = false,
+            Err(error) if !failing => {
+                failing = true;
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, "the catalogue can't be read; what was read last counts");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Tells systemd, where it has started us.
+fn systemd(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "systemd could not be told");
+    }
+}

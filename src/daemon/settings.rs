@@ -1,0 +1,156 @@
+//! From the configuration to what each component wants to be told.
+
+use std::num::NonZero;
+use std::thread;
+
+use crate::auth::Secret;
+use crate::catalog;
+use crate::catalog::TableName;
+use crate::config::Access;
+use crate::config::Config;
+use crate::config::TablePolicy;
+use crate::ingest;
+use crate::ingest::progress::Window;
+use crate::ingest::slot::NameError;
+use crate::ring;
+use crate::route;
+use crate::route::policy::Policies;
+use crate::route::policy::Policy;
+use crate::serve;
+use crate::tls::TlsError;
+use crate::tls::TlsMode;
+
+/// What in the configuration turned out to be of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// A connection string that Postgres's own clients would not take either. It is not repeated:
+    /// there may be a password in it.
+    #[error("{key} is not a connection string")]
+    Connection {
+        /// The key.
+        key: &'static str,
+        /// The reason.
+        #[source]
+        source: tokio_postgres::Error,
+    },
+    /// The `sslmode` of a connection string.
+    #[error("{key}")]
+    Tls {
+        /// The key.
+        key: &'static str,
+        /// The reason.
+        #[source]
+        source: TlsError,
+    },
+    /// The slot's or the publication's name.
+    #[error("section database")]
+    Name(#[source] NameError),
+}
+
+/// Who may see what.
+pub(super) fn policies(config: &Config) -> Policies {
+    let entry = |table: &TablePolicy| {
+        let policy = match &table.access {
+            Access::Open => Policy::Open,
+            Access::Policy(rule) => Policy::Rule(rule.clone()),
+        };
+        (table_name(&table.schema, &table.name), policy)
+    };
+    Policies::new(config.tables.iter().map(entry))
+}
+
+/// What the stream is read with.
+pub(crate) fn ingest(config: &Config) -> Result<ingest::Settings, SettingsError> {
+    let database = &config.database;
+    let (connection, tls_mode) =
+        connection("database.url", &database.url, database.password.as_ref())?;
+    let slot = ingest::slot::Settings {
+        name: database.slot.parse().map_err(SettingsError::Name)?,
+        publication: database.publication.parse().map_err(SettingsError::Name)?,
+        create: database.create_slot,
+    };
+    Ok(ingest::Settings {
+        tls_mode,
+        tls_ca_file: database.tls_ca_file.clone(),
+        slot,
+        window: Window { bytes: config.window.bytes, age: config.window.age },
+        ..ingest::Settings::new(connection)
+    })
+}
+
+/// Whom the catalogue asks.
+pub(crate) fn catalog(config: &Config) -> Result<catalog::Settings, SettingsError> {
+    let database = &config.database;
+    let (mut connection, tls_mode) =
+        connection("database.ask_url", &database.ask_url, database.ask_password.as_ref())?;
+    connection.application_name("walcast");
+    let mut roles: Vec<Box<str>> = config.auth.roles.iter().map(|it| it.as_str().into()).collect();
+    let more = config.auth.anonymous_role.iter().chain(&config.auth.default_role);
+    roles.extend(more.map(|role| role.as_str().into()));
+    roles.sort_unstable();
+    roles.dedup();
+    let tables = config.tables.iter().map(|table| table_name(&table.schema, &table.name));
+    Ok(catalog::Settings {
+        connection,
+        tls_mode,
+        tls_ca_file: database.tls_ca_file.clone(),
+        publication: database.publication.as_str().into(),
+        roles,
+        tables: tables.collect(),
+    })
+}
+
+fn connection(
+    key: &'static str,
+    url: &str,
+    password: Option<&Secret>,
+) -> Result<(tokio_postgres::Config, TlsMode), SettingsError> {
+    let (rest, tls_mode) =
+        TlsMode::take_from(url).map_err(|source| SettingsError::Tls { key, source })?;
+    let mut connection: tokio_postgres::Config =
+        rest.parse().map_err(|source| SettingsError::Connection { key, source })?;
+    if let Some(password) = password {
+        connection.password(password.expose());
+    }
+    Ok((connection, tls_mode))
+}
+
+/// How many shards: as many as were asked for, else one for each processor. On a machine with two,
+/// one: the other is Postgres's and ingest's.
+pub(super) fn shards(config: &Config) -> usize {
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
+    let automatic = if processors <= 2 { 1 } else { processors };
+    config.listen.shards.unwrap_or(automatic).max(1)
+}
+
+/// What bounds a shard.
+pub(super) fn shard(config: &Config) -> route::shard::Settings {
+    let limits = &config.limits;
+    route::shard::Settings {
+        subscriptions_max: limits.subscriptions_per_session,
+        outbox_bytes_max: limits.outbox_bytes_max,
+        handshake_seconds: whole_seconds(limits.handshake),
+        ping_seconds: whole_seconds(limits.ping),
+        silence_seconds: whole_seconds(limits.silence),
+        ring: ring::Settings { bytes_max: config.ring.bytes_max, age_max: config.ring.age_max },
+    }
+}
+
+/// What bounds a connection.
+pub(super) fn serve(config: &Config, address: std::net::SocketAddr) -> serve::Settings {
+    serve::Settings {
+        address,
+        request_bytes_max: config.limits.request_bytes_max,
+        handshake: config.limits.handshake,
+        subscriptions_max: config.limits.subscriptions_per_session,
+        ping_seconds: whole_seconds(config.limits.ping),
+    }
+}
+
+pub(crate) fn table_name(schema: &str, name: &str) -> TableName {
+    TableName { schema: schema.into(), name: name.into() }
+}
+
+fn whole_seconds(duration: std::time::Duration) -> u32 {
+    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX).max(1)
+}

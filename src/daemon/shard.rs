@@ -1,0 +1,50 @@
+//! A shard's thread: one runtime for its routing and its sessions.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::runtime::Builder;
+use tokio::sync::mpsc;
+use tokio::sync::watch;
+use tokio::task::LocalSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::Verifier;
+use crate::daemon::DaemonError;
+use crate::ring::feed::Feed;
+use crate::route;
+use crate::route::shard::Shard;
+use crate::route::shard::Shared;
+use crate::serve;
+use crate::serve::Front;
+
+/// What a shard's thread is started with.
+pub(super) struct Stage {
+    pub(super) socket: socket2::Socket,
+    pub(super) feeds: mpsc::Receiver<Feed>,
+    /// Becomes true when clients are accepted, and false when all of them are gone.
+    pub(super) live: watch::Sender<bool>,
+    pub(super) shared: Shared,
+    pub(super) verifier: Arc<Verifier>,
+    pub(super) settings: route::shard::Settings,
+    pub(super) serve: serve::Settings,
+    pub(super) stop: CancellationToken,
+}
+
+/// Runs a shard until ingest is gone and all that it sent is routed.
+pub(super) fn run(stage: Stage) -> Result<(), DaemonError> {
+    let runtime =
+        Builder::new_current_thread().enable_all().build().map_err(DaemonError::Thread)?;
+    LocalSet::new().block_on(&runtime, drive(stage))
+}
+
+async fn drive(stage: Stage) -> Result<(), DaemonError> {
+    let address = stage.serve.address;
+    let shard = Rc::new(RefCell::new(Shard::new(stage.settings, stage.shared)));
+    let front = Rc::new(Front::new(Rc::clone(&shard), stage.verifier, stage.serve));
+    let serving = serve::run(front, stage.socket, stage.live, stage.stop);
+    let routing = route::run::run(Rc::clone(&shard), stage.feeds);
+    let (served, ()) = tokio::join!(serving, routing);
+    served.map_err(|source| DaemonError::Listen { address, source })
+}
