@@ -34,3 +34,5 @@ pub mod serve;
 pub mod config;
 // Builds the stages, owns their threads, stops them in order.
 pub mod daemon;
+// The commands.
+pub mod cli;

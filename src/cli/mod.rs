@@ -1,0 +1,123 @@
+//! The commands of the `walcast` program, one file per command.
+
+pub mod check;
+pub mod demo;
+pub mod logging;
+pub mod serve;
+pub mod tail;
+pub mod token;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, ConfigError, Layers};
+
+/// Where the configuration is when nobody says where it is.
+const CONFIG_FILE: &str = "/etc/walcast/walcast.toml";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "walcast",
+    version,
+    about = "Pushes every committed row change of a Postgres database to the clients that asked \
+             for it and may see it",
+    arg_required_else_help = true,
+    propagate_version = true,
+    after_help = "Examples:\n  \
+                  walcast demo                  see it work, on a Postgres of its own\n  \
+                  walcast check --online        is the configuration right, and the database?\n  \
+                  walcast serve                 deliver changes until stopped\n  \
+                  walcast tail orders           watch a table in the terminal\n\n\
+                  Exit codes: 0 done, 1 an error, 2 wrong arguments (check: warnings)."
+)]
+pub struct Arguments {
+    /// What is logged on stderr: error, warn, info, debug, or per module (`info,walcast::ingest=debug`)
+    #[arg(long, global = true, value_name = "LEVEL", env = "WALCAST_LOG", default_value = "info")]
+    log: String,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Serve),
+    Check(check::Check),
+    Demo(demo::Demo),
+    Tail(tail::Tail),
+    Token(token::Token),
+}
+
+/// Where the configuration is.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ConfigArguments {
+    /// The configuration file [default: /etc/walcast/walcast.toml, where it exists]
+    #[arg(long, short, value_name = "FILE", env = "WALCAST_CONFIG")]
+    config: Option<PathBuf>,
+
+    /// Overrides one key of it, as in --set window.seconds=30; may be repeated
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl ConfigArguments {
+    /// Whether the user named a configuration.
+    fn is_given(&self) -> bool {
+        self.config.is_some() || !self.set.is_empty()
+    }
+
+    /// Reads the configuration: file, environment, and what was overridden.
+    fn load(&self) -> Result<Config, ConfigError> {
+        let usual = PathBuf::from(CONFIG_FILE);
+        let file = self.config.clone().or_else(|| usual.exists().then_some(usual));
+        Config::load(&Layers::of_process(file, self.set.clone()))
+    }
+}
+
+/// Why a command did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// There is no good configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// `--log` is not understood.
+    #[error(transparent)]
+    Logging(#[from] logging::LoggingError),
+    /// The daemon stopped by itself.
+    #[error(transparent)]
+    Daemon(#[from] crate::daemon::DaemonError),
+    /// The demo ended.
+    #[error(transparent)]
+    Demo(#[from] demo::DemoError),
+    /// Following a table ended.
+    #[error(transparent)]
+    Tail(#[from] tail::TailError),
+    /// No token was made.
+    #[error(transparent)]
+    Token(#[from] token::TokenCommandError),
+    /// The runtime or a signal handler did not start.
+    #[error("the process could not be set up")]
+    Process(#[source] std::io::Error),
+    /// What was to be printed could not be.
+    #[error("standard output cannot be written")]
+    Output(#[source] std::io::Error),
+}
+
+/// Does what the command line says; gives the exit code.
+///
+/// # Errors
+///
+/// [`CliError`], for `main` to print with its causes.
+pub fn run(arguments: Arguments) -> Result<ExitCode, CliError> {
+    logging::start(&arguments.log)?;
+    match arguments.command {
+        Command::Serve(serve) => serve.run(),
+        Command::Check(check) => check.run(),
+        Command::Demo(demo) => demo.run(),
+        Command::Tail(tail) => tail.run(),
+        Command::Token(token) => token.run(),
+    }
+}

@@ -1,0 +1,47 @@
+//! `walcast serve`: the daemon, until it is told to stop.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::{CliError, ConfigArguments};
+use crate::daemon;
+
+/// Delivers changes until stopped (SIGTERM, or Ctrl-C)
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    walcast serve --config walcast.toml\n  \
+    walcast serve --set listen.address=0.0.0.0:4480 --log debug\n  \
+    WALCAST__DATABASE__URL=postgres://walcast@db/app walcast serve\n\n\
+    docs/configuration.md has every key; `walcast check` says what is wrong with them.")]
+pub struct Serve {
+    #[command(flatten)]
+    config: ConfigArguments,
+}
+
+impl Serve {
+    pub(super) fn run(self) -> Result<ExitCode, CliError> {
+        let config = self.config.load()?;
+        for warning in &config.warnings {
+            tracing::warn!("{warning}");
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(CliError::Process)?;
+        runtime.block_on(async {
+            let mut terminate = signal(SignalKind::terminate()).map_err(CliError::Process)?;
+            let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::Process)?;
+            let stop = async move {
+                let name = tokio::select! {
+                    _ = terminate.recv() => "SIGTERM",
+                    _ = interrupt.recv() => "SIGINT",
+                };
+                tracing::info!(signal = name, "asked to stop");
+            };
+            daemon::run(config, stop).await?;
+            Ok(ExitCode::SUCCESS)
+        })
+    }
+}
