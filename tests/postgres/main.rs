@@ -1,0 +1,25 @@
+//! The Postgres ring: what walcast does, against real servers that it starts for itself.
+//!
+//! One `mod` line per topic. `WALCAST_TEST_PG_BIN` names the folder of the server programs to use;
+//! absent, the newest that is installed.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+#![expect(clippy::indexing_slicing, reason = "a test may panic; JSON is read by index")]
+
+mod access;
+mod catalog;
+mod check;
+mod commands;
+mod delivery;
+mod demo;
+mod demo_command;
+mod deployment;
+mod hostile;
+mod ingest;
+mod rules;
+mod program;
+mod server;
+mod slow;
+mod sql;
+mod support;
+mod tls;
+mod values;
