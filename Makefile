@@ -1,0 +1,35 @@
+# The commands of the README. Each installs what it needs on a Debian machine, as root or by sudo,
+# and otherwise says what is missing; a Rust toolchain has to be there.
+
+# `make demo DEMO='--rate 100 --duration 60'`
+DEMO =
+
+.PHONY: demo test test-all-postgres bench
+
+# A private Postgres, traffic, the daemon, and the changes as a client sees them. Ctrl-C ends it.
+demo:
+	.ci/needs cargo cc postgres
+	cargo build --locked --bin walcast
+	target/debug/walcast demo $(DEMO)
+
+# Everything that has to be right before a commit; the cheapest complaint comes first.
+test:
+	.ci/needs cargo fmt clippy cc postgres node
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+	.ci/tests
+	cargo test --locked --doc
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
+	if [ -x tests/clients/run ]; then tests/clients/run; fi
+	if cargo deny --version >/dev/null 2>&1; then cargo deny check bans licenses sources; fi
+
+# The tests against real servers, on every supported version of Postgres.
+test-all-postgres:
+	.ci/needs cargo cc postgres npm
+	.ci/all-postgres
+
+# Deliveries and changes per second, latency, memory, next to limits and to what one would write
+# instead; half an hour. docs/benchmarks.md says what the figures mean.
+bench:
+	.ci/needs cargo cc postgres npm
+	cargo bench --locked --bench load
