@@ -1,0 +1,288 @@
+//! Documents that say what the code says, where that can be compared cheaply.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+
+use walcast::route::subscription::Op;
+
+/// Folders that hold nothing of ours.
+const FOREIGN: [&str; 4] = ["target", ".git", "node_modules", "artifacts"];
+
+/// What belongs to somebody's machine or to a registry and not into a file of the project. In two
+/// parts, or this file would be found.
+const NOT_OURS: [[&str; 2]; 8] = [
+    ["/ho", "me/"],
+    ["/Us", "ers/"],
+    ["/wo", "rk/"],
+    ["/fa", "rm/"],
+    ["cra", "tes.io"],
+    ["py", "pi.org"],
+    ["npm", "js."],
+    ["deb.deb", "ian.org"],
+];
+
+#[test]
+fn the_protocol_s_frame_types_are_those_of_the_code() {
+    let write = before_tests("src/dialect/native/write.rs");
+    let mut code = after_each(&write, "\"type\": \"");
+    code.extend(after_each(&write, "\"type\":\""));
+    assert_eq!(documented("## Frames"), code);
+}
+
+#[test]
+fn the_protocol_s_requests_are_those_of_the_code() {
+    let request = before_tests("src/dialect/native/request.rs");
+    let (_, parse) = request.split_once("match envelope.of.as_str() {").unwrap();
+    let (parse, _) = parse.split_once("_ => {").unwrap();
+    let arms = parse.lines().filter_map(|line| line.trim().strip_suffix("=> {"));
+    let code: BTreeSet<String> = arms.map(|arm| arm.trim().trim_matches('"').to_owned()).collect();
+    let protocol = read("docs/protocol.md");
+    let requests = protocol.split("\n## ").find(|section| section.starts_with("Requests")).unwrap();
+    assert_eq!(after_each(requests, "### `"), code);
+}
+
+#[test]
+fn the_protocol_s_error_codes_are_those_of_the_code() {
+    let mut code = results("src/route/plan.rs", "pub fn code(");
+    let request = before_tests("src/dialect/native/request.rs");
+    code.extend(after_each(&request, "code: \""));
+    code.extend(after_each(&before_tests("src/serve/session.rs"), "session_error(\""));
+    assert_eq!(documented("## Error codes"), code);
+}
+
+#[test]
+fn the_protocol_s_resync_reasons_are_those_of_the_code() {
+    let code = results("src/ring/mod.rs", "pub const fn code(");
+    assert_eq!(documented("`resync` has one of these reasons:"), code);
+}
+
+#[test]
+fn the_protocol_s_operations_are_those_of_the_code() {
+    let code: BTreeSet<String> = Op::ALL.into_iter().map(|op| op.name().to_owned()).collect();
+    assert_eq!(documented("### `row`"), code);
+}
+
+#[test]
+fn the_protocol_s_close_codes_are_those_of_the_code() {
+    let session = before_tests("src/serve/session.rs");
+    let code: BTreeSet<(String, String)> = session
+        .split("End { code: ")
+        .skip(1)
+        .map(|rest| {
+            let (code, rest) = rest.split_once(", reason: \"").unwrap();
+            (code.to_owned(), rest.split('"').next().unwrap().to_owned())
+        })
+        .collect();
+    let mut documented = BTreeSet::new();
+    for row in table("## Keeping alive, and closing") {
+        for reason in row[1].split(", ") {
+            documented.insert((row[0].clone(), reason.trim_matches('`').to_owned()));
+        }
+    }
+    assert_eq!(documented, code);
+}
+
+#[test]
+fn the_protocol_s_http_answers_are_those_of_the_code() {
+    let http = before_tests("src/serve/http.rs");
+    let code: BTreeSet<String> = http
+        .split("refuse(StatusCode::")
+        .skip(1)
+        .map(|rest| rest.split('"').nth(1).unwrap().to_owned())
+        .collect();
+    let rows = table("is answered over HTTP");
+    let documented: BTreeSet<String> =
+        rows.iter().map(|row| row[1].trim_matches('`').to_owned()).collect();
+    assert_eq!(documented, code);
+}
+
+#[test]
+fn every_finding_of_check_is_explained() {
+    let online = before_tests("src/cli/check/online.rs");
+    let mut code = after_each(&before_tests("src/cli/check.rs"), "code: \"");
+    code.extend(after_each(&online, "code: \""));
+    code.extend(after_each(&online, "unanswered(\""));
+    for file in ["src/catalog/audit/server.rs", "src/catalog/audit/tables.rs"] {
+        let text = before_tests(file);
+        code.extend(after_each(&text, "Finding::new(severity, \""));
+        for after in text.split("Severity::").skip(1) {
+            // The code stands right behind the severity, on the same line or the next.
+            let (between, after) = after.split_once('"').unwrap_or_default();
+            if between.chars().all(|it| it.is_alphanumeric() || it == ',' || it.is_whitespace()) {
+                code.extend(after.split('"').next().map(str::to_owned));
+            }
+        }
+        code.retain(|code| !code.contains(' '));
+    }
+    assert!(code.len() > 20, "{code:?}");
+    let database = read("docs/database.md");
+    let (_, findings) = database.split_once("## What `check` finds").unwrap();
+    let mut documented = BTreeSet::new();
+    for row in rows(findings) {
+        documented.extend(row[0].split(", ").map(|code| code.trim_matches('`').to_owned()));
+    }
+    assert_eq!(documented, code);
+}
+
+#[test]
+fn the_names_in_the_map_are_those_of_the_code() {
+    let map = read("ARCHITECTURE.md");
+    let mut code = String::new();
+    for file in files("rs").iter().filter(|file| file.starts_with(root().join("src"))) {
+        code.push_str(&fs::read_to_string(file).unwrap());
+    }
+    let known = |name: &str| match name.chars().next() {
+        Some(first) if first.is_uppercase() => {
+            [" {", "(", ",", " "].iter().any(|end| code.contains(&format!(" {name}{end}")))
+        }
+        _ => [format!("fn {name}("), format!("fn {name}<"), format!("mod {name};")]
+            .iter()
+            .any(|definition| code.contains(definition.as_str())),
+    };
+    let mut names = 0;
+    let walks: String = map.split("```").skip(1).step_by(2).collect();
+    for path in walks.split(|it: char| !(it.is_alphanumeric() || it == '_' || it == ':')) {
+        let mut of_path = path.trim_matches(':').split("::");
+        let _type_or_module = of_path.next();
+        for name in of_path {
+            assert!(known(name), "ARCHITECTURE.md names {path}");
+            names += 1;
+        }
+    }
+    assert!(names > 30, "{names}");
+    let mut paths = 0;
+    for path in map.split('`').skip(1).step_by(2) {
+        if path.ends_with('/') || path.ends_with(".rs") {
+            let exists =
+                [root().join(path), root().join("src").join(path)].iter().any(|it| it.exists());
+            assert!(exists, "ARCHITECTURE.md names {path}");
+            paths += 1;
+        }
+    }
+    assert!(paths > 10, "{paths}");
+}
+
+#[test]
+fn every_link_of_a_document_leads_somewhere() {
+    let mut links = 0;
+    for document in files("md") {
+        let text = fs::read_to_string(&document).unwrap();
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if target.contains("://") || target.starts_with("mailto:") {
+                continue;
+            }
+            let (path, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let file = match path {
+                "" => document.clone(),
+                path => document.parent().unwrap().join(path),
+            };
+            assert!(file.exists(), "{}: no file {target}", document.display());
+            if !anchor.is_empty() {
+                let there = fs::read_to_string(&file).unwrap();
+                let known = there.lines().filter(|line| line.starts_with('#')).map(anchor_of);
+                assert!(
+                    known.into_iter().any(|it| it == anchor),
+                    "{}: no heading {target}",
+                    document.display()
+                );
+            }
+            links += 1;
+        }
+    }
+    assert!(links > 20, "{links}");
+}
+
+#[test]
+fn no_file_names_a_machine_s_folder_or_a_registry() {
+    let mut seen = 0;
+    for file in files("") {
+        let locked = file.extension().is_some_and(|extension| extension == "lock")
+            || file.ends_with("package-lock.json");
+        let Ok(text) = fs::read_to_string(&file) else { continue };
+        seen += 1;
+        for parts in NOT_OURS {
+            let found = !locked && text.contains(&parts.concat());
+            assert!(!found, "{} names {}", file.display(), parts.concat());
+        }
+    }
+    assert!(seen > 100, "{seen}");
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap()
+}
+
+fn before_tests(path: &str) -> String {
+    let text = read(path);
+    text.split("#[cfg(test)]").next().unwrap().to_owned()
+}
+
+/// What stands between each `prefix` and the next quote of either kind.
+fn after_each(text: &str, prefix: &str) -> BTreeSet<String> {
+    let rest = text.split(prefix).skip(1);
+    rest.filter_map(|rest| rest.split(['"', '`']).next()).map(str::to_owned).collect()
+}
+
+/// The texts that the arms of a function's `match` come to.
+fn results(path: &str, function: &str) -> BTreeSet<String> {
+    let text = before_tests(path);
+    let (_, body) = text.split_once(function).unwrap();
+    let (body, _) = body.split_once("\n    }\n").unwrap();
+    after_each(body, "=> \"")
+}
+
+/// The first column of the first table after `begin` in the protocol, without backquotes.
+fn documented(begin: &str) -> BTreeSet<String> {
+    table(begin).iter().map(|row| row.first().unwrap().trim_matches('`').to_owned()).collect()
+}
+
+fn table(begin: &str) -> Vec<Vec<String>> {
+    let protocol = read("docs/protocol.md");
+    let (_, after) = protocol.split_once(begin).unwrap();
+    rows(after)
+}
+
+/// The rows of the first table in a text, without its head.
+fn rows(text: &str) -> Vec<Vec<String>> {
+    let lines = text.lines().skip_while(|line| !line.starts_with('|'));
+    let table = lines.take_while(|line| line.starts_with('|')).skip(2);
+    let cells = |line: &str| line.split('|').skip(1).map(|cell| cell.trim().to_owned()).collect();
+    let rows: Vec<Vec<String>> = table.map(cells).collect();
+    assert!(!rows.is_empty());
+    rows
+}
+
+/// The anchor of a heading, as code hosts make it.
+fn anchor_of(heading: &str) -> String {
+    let title = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = title.chars().filter(|it| it.is_alphanumeric() || " -_".contains(*it));
+    kept.map(|it| if it == ' ' { '-' } else { it }).collect()
+}
+
+/// Every file with that extension, or every file.
+fn files(extension: &str) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut folders = vec![root().to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if FOREIGN.contains(&name.as_str()) {
+                continue;
+            }
+            if path.is_dir() {
+                folders.push(path);
+            } else if extension.is_empty() || path.extension().is_some_and(|it| it == extension) {
+                files.push(path);
+            }
+        }
+    }
+    files
+}
