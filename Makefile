@@ -1,7 +1,7 @@
 # The commands of the README. Each installs what it needs on a Debian machine, as root or by sudo,
 # and otherwise says what is missing; a Rust toolchain has to be there.
 
-# `make demo DEMO='--rate 100 --duration 60'`
+# `make demo DEMO='--rate 100 --duration 60s'`
 DEMO =
 
 .PHONY: demo test test-all-postgres bench
