@@ -9,7 +9,6 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::change::cursor::Cursor;
 use crate::change::id::RelationId;
 use crate::change::relation::Relation;
 use crate::change::transaction::Change;
@@ -17,11 +16,9 @@ use crate::change::transaction::Transaction;
 use crate::ring::Gap;
 use crate::ring::Place;
 use crate::ring::Ring;
-use crate::route::decide::Decision;
-use crate::route::decide::decide;
 use crate::route::encode::Notice;
-use crate::route::encode::RowFrame;
 use crate::route::group::Shape;
+use crate::route::group::Standing;
 use crate::route::image::Images;
 use crate::route::plan;
 use crate::route::plan::Context;
@@ -202,21 +199,7 @@ impl Shard {
     ) -> bool {
         let Some(source) = self.ring.as_ref().map(Ring::source) else { return false };
         let images = Images::of(change.relation, &change.kind);
-        let visible = match decide(&shape.rule, &images) {
-            Decision::Shown(visible) if shape.events.contains(visible.op()) => visible,
-            Decision::Shown(_) | Decision::Hidden => return false,
-            Decision::Undecided => {
-                self.shared.metrics.undecided();
-                return false;
-            }
-        };
-        let row = RowFrame {
-            visible,
-            projection: &shape.projection,
-            cursor: Cursor { source, end_lsn: transaction.end_lsn, index: change.index },
-            committed_at: transaction.committed_at,
-        };
-        shape.dialect.body(&row, body);
-        true
+        let standing = Standing::of(source, transaction, change);
+        shape.encode(&images, standing, &self.shared.metrics, body)
     }
 }

@@ -4,7 +4,17 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
+use crate::change::cursor::Cursor;
+use crate::change::cursor::Source;
+use crate::change::transaction::Change;
+use crate::change::transaction::Timestamp;
+use crate::change::transaction::Transaction;
+use crate::metrics::Metrics;
+use crate::route::decide::Decision;
+use crate::route::decide::decide;
 use crate::route::encode::Encode;
+use crate::route::encode::RowFrame;
+use crate::route::image::Images;
 use crate::route::projection::Projection;
 use crate::route::subscription::Events;
 use crate::rule::Rule;
@@ -27,6 +37,49 @@ impl PartialEq for Shape {
             && self.projection == other.projection
             && self.events == other.events
             && self.dialect.name() == other.dialect.name()
+    }
+}
+
+/// Where a change stands in the history.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Standing {
+    cursor: Cursor,
+    committed_at: Timestamp,
+}
+
+impl Standing {
+    pub(crate) const fn of(
+        source: Source,
+        transaction: &Transaction,
+        change: &Change<'_>,
+    ) -> Standing {
+        let cursor = Cursor { source, end_lsn: transaction.end_lsn, index: change.index };
+        Standing { cursor, committed_at: transaction.committed_at }
+    }
+}
+
+impl Shape {
+    /// Decides a change and appends the body of its frame; `false`, and nothing, where the shape
+    /// does not see it. For live sessions and for those that are behind alike.
+    pub(crate) fn encode(
+        &self,
+        images: &Images<'_>,
+        standing: Standing,
+        metrics: &Metrics,
+        body: &mut Vec<u8>,
+    ) -> bool {
+        let visible = match decide(&self.rule, images) {
+            Decision::Shown(visible) if self.events.contains(visible.op()) => visible,
+            Decision::Shown(_) | Decision::Hidden => return false,
+            Decision::Undecided => {
+                metrics.undecided();
+                return false;
+            }
+        };
+        let Standing { cursor, committed_at } = standing;
+        let row = RowFrame { visible, projection: &self.projection, cursor, committed_at };
+        self.dialect.body(&row, body);
+        true
     }
 }
 

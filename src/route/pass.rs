@@ -10,7 +10,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::change::cursor::Cursor;
 use crate::change::cursor::Source;
 use crate::change::lsn::Lsn;
 use crate::change::transaction::Change;
@@ -22,11 +21,9 @@ use crate::ring::Gap;
 use crate::ring::Place;
 use crate::ring::Ring;
 use crate::ring::feed::Feed;
-use crate::route::decide::Decision;
-use crate::route::decide::decide;
-use crate::route::encode::RowFrame;
 use crate::route::group::GroupId;
 use crate::route::group::PendingFrame;
+use crate::route::group::Standing;
 use crate::route::groups::TableGroups;
 use crate::route::image::ImageKind;
 use crate::route::image::Images;
@@ -253,24 +250,13 @@ impl Shard {
         let Some(group) = self.groups.get_mut(id).filter(|group| group.has_members()) else {
             return;
         };
-        let visible = match decide(&group.shape.rule, images) {
-            Decision::Shown(visible) if group.shape.events.contains(visible.op()) => visible,
-            Decision::Shown(_) | Decision::Hidden => return,
-            Decision::Undecided => {
-                self.shared.metrics.undecided();
-                return;
-            }
-        };
-        let row = RowFrame {
-            visible,
-            projection: &group.shape.projection,
-            cursor: Cursor { source, end_lsn: transaction.end_lsn, index: change.index },
-            committed_at: transaction.committed_at,
-        };
-        let dialect = group.shape.dialect;
         let pass = &mut self.pass;
         pass.body.clear();
-        dialect.body(&row, &mut pass.body);
+        let standing = Standing::of(source, transaction, change);
+        if !group.shape.encode(images, standing, &self.shared.metrics, &mut pass.body) {
+            return;
+        }
+        let dialect = group.shape.dialect;
         for (at, variant) in group.variants.iter_mut().enumerate() {
             if variant.members.is_empty() {
                 continue;
