@@ -17,19 +17,27 @@ pub struct Source {
     pub timeline: u32,
 }
 
-/// A place between two changes: everything up to and including change `index` of the transaction
-/// that ends at `end_lsn` was delivered, nothing after it.
+/// A place between two changes in one history. Positions are ordered as the log is.
 ///
-/// A cursor whose `index` is [`Cursor::WHOLE`] stands after the whole transaction (or, on a quiet
-/// database, at a position where no transaction ended).
+/// A transaction's changes are told by where its commit record begins, because the stream says that
+/// before them; where the record ends is known only after the last of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position {
+    /// With an index of 0: everything that ended at or before it lies before the position. Else:
+    /// where the commit record of the transaction begins that the position lies in.
+    pub lsn: Lsn,
+    /// How many of the transaction's row changes lie before the position.
+    pub index: u32,
+}
+
+/// What a client resumes from: a position, and the history that it is of. Everything before it was
+/// delivered, nothing after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Cursor {
     /// The history that the position is of.
     pub source: Source,
-    /// Where the transaction's commit record ends.
-    pub end_lsn: Lsn,
-    /// Which change of the transaction was the last, counted from 0 over its row changes.
-    pub index: u32,
+    /// The position.
+    pub position: Position,
 }
 
 /// The text is not a cursor that this daemon made.
@@ -37,20 +45,26 @@ pub struct Cursor {
 #[error("not a cursor (expected the text of a `cursor` field, unchanged)")]
 pub struct ParseCursorError;
 
-impl Cursor {
-    /// The index of a cursor that stands after the whole transaction.
-    pub const WHOLE: u32 = u32::MAX;
-
-    /// The place after everything that ended at or before `end_lsn`.
+impl Position {
+    /// After everything that ended at or before `lsn`; before everything that ended after it.
     #[must_use]
-    pub const fn after(source: Source, end_lsn: Lsn) -> Cursor {
-        Cursor { source, end_lsn, index: Cursor::WHOLE }
+    pub const fn after(lsn: Lsn) -> Position {
+        Position { lsn, index: 0 }
     }
 
-    /// Whether it stands after the whole transaction.
+    /// After the first `count` changes of the transaction whose commit record begins at
+    /// `commit_lsn`.
     #[must_use]
-    pub const fn is_whole(self) -> bool {
-        self.index == Cursor::WHOLE
+    pub const fn within(commit_lsn: Lsn, count: u32) -> Position {
+        Position { lsn: commit_lsn, index: count }
+    }
+}
+
+impl Cursor {
+    /// After everything that ended at or before `lsn`.
+    #[must_use]
+    pub const fn after(source: Source, lsn: Lsn) -> Cursor {
+        Cursor { source, position: Position::after(lsn) }
     }
 }
 
@@ -58,7 +72,8 @@ impl fmt::Display for Cursor {
     /// Four hexadecimal numbers, joined by points. Clients must take it as opaque.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Source { system, timeline } = self.source;
-        write!(f, "{system:x}.{timeline:x}.{:x}.{:x}", self.end_lsn.bytes(), self.index)
+        let Position { lsn, index } = self.position;
+        write!(f, "{system:x}.{timeline:x}.{:x}.{index:x}", lsn.bytes())
     }
 }
 
@@ -78,10 +93,13 @@ impl FromStr for Cursor {
         let narrow = |number: u64| u32::try_from(number).map_err(|_| ParseCursorError);
         let system = next(64)?;
         let timeline = narrow(next(32)?)?;
-        let end_lsn = Lsn::new(next(64)?);
+        let lsn = Lsn::new(next(64)?);
         let index = narrow(next(32)?)?;
         match parts.next() {
-            None => Ok(Cursor { source: Source { system, timeline }, end_lsn, index }),
+            None => Ok(Cursor {
+                source: Source { system, timeline },
+                position: Position { lsn, index },
+            }),
             Some(_) => Err(ParseCursorError),
         }
     }
@@ -94,11 +112,21 @@ mod tests {
 
     proptest! {
         #[test]
-        fn printed_cursor_reads_back(system: u64, timeline: u32, end: u64, index: u32) {
+        fn printed_cursor_reads_back(system: u64, timeline: u32, lsn: u64, index: u32) {
             let source = Source { system, timeline };
-            let cursor = Cursor { source, end_lsn: Lsn::new(end), index };
+            let cursor = Cursor { source, position: Position { lsn: Lsn::new(lsn), index } };
             prop_assert_eq!(cursor.to_string().parse(), Ok(cursor));
         }
+    }
+
+    #[test]
+    fn a_position_lies_after_what_ended_there_and_before_what_begins_to_commit_there() {
+        let (ended, first, second) = (
+            Position::after(Lsn::new(7)),
+            Position::within(Lsn::new(7), 1),
+            Position::within(Lsn::new(7), 2),
+        );
+        assert!(ended < first && first < second && second < Position::after(Lsn::new(8)));
     }
 
     #[test]

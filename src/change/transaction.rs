@@ -16,9 +16,9 @@ use crate::change::tuple::Tuple;
 pub struct Transaction {
     /// Its number.
     pub xid: Xid,
-    /// Where its commit record begins.
+    /// Where its commit record begins: the position in its changes' cursors.
     pub commit_lsn: Lsn,
-    /// Where its commit record ends: the position in its cursors.
+    /// Where its commit record ends: the position after it.
     pub end_lsn: Lsn,
     /// When it committed, by the server's clock.
     pub committed_at: Timestamp,
@@ -34,7 +34,7 @@ pub struct Timestamp(pub i64);
 /// One insert, update, delete or truncate.
 #[derive(Clone, Copy, Debug)]
 pub struct Change<'a> {
-    /// Its place among the transaction's changes, from 0: the index in its cursor.
+    /// Its place among the transaction's changes, from 0. The index in its cursor is one more.
     pub index: u32,
     /// The table, as it was then.
     pub relation: &'a Arc<Relation>,

@@ -18,7 +18,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::change::cursor::{Cursor, Source};
+use crate::change::cursor::Cursor;
+use crate::change::cursor::Position;
+use crate::change::cursor::Source;
 use crate::change::lsn::Lsn;
 use crate::change::transaction::Transaction;
 
@@ -170,24 +172,26 @@ impl Ring {
         if cursor.source != self.source {
             return Err(Gap::OtherHistory);
         }
-        if cursor.end_lsn > self.head {
+        let Position { lsn, index } = cursor.position;
+        if cursor.position > Position::after(self.head) {
             return Err(Gap::Ahead);
         }
-        // A cursor inside the transaction that ends at the tail would need that transaction.
-        if cursor.end_lsn < self.tail || (cursor.end_lsn == self.tail && !cursor.is_whole()) {
+        if lsn < self.tail {
             return Err(Gap::TooOld);
         }
-        let offset = self.held.partition_point(|(_, held)| held.end_lsn < cursor.end_lsn);
-        let transaction = self.first + u64::try_from(offset).unwrap_or(u64::MAX);
+        let at = |offset| self.first.saturating_add(u64::try_from(offset).unwrap_or(u64::MAX));
+        if index == 0 {
+            let offset = self.held.partition_point(|(_, held)| held.end_lsn <= lsn);
+            return Ok(Place { transaction: at(offset), change: 0 });
+        }
+        let offset = self.held.partition_point(|(_, held)| held.commit_lsn < lsn);
         match self.held.get(offset) {
-            Some((_, held)) if held.end_lsn == cursor.end_lsn && cursor.is_whole() => {
-                Ok(Place { transaction: transaction + 1, change: 0 })
+            Some((_, held)) if held.commit_lsn == lsn => {
+                let change = usize::try_from(index).unwrap_or(usize::MAX).min(held.len());
+                Ok(Place { transaction: at(offset), change })
             }
-            Some((_, held)) if held.end_lsn == cursor.end_lsn => {
-                let index = usize::try_from(cursor.index).unwrap_or(usize::MAX);
-                Ok(Place { transaction, change: index.saturating_add(1) })
-            }
-            _ => Ok(Place { transaction, change: 0 }),
+            // It was published then, and is not now.
+            _ => Err(Gap::TooOld),
         }
     }
 
@@ -210,13 +214,34 @@ impl Ring {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::change::id::RelationId;
     use crate::change::id::Xid;
-    use crate::change::transaction::{Timestamp, TransactionBuilder};
+    use crate::change::relation::Relation;
+    use crate::change::relation::ReplicaIdentity;
+    use crate::change::transaction::ChangeKind;
+    use crate::change::transaction::Timestamp;
+    use crate::change::transaction::TransactionBuilder;
 
     const SOURCE: Source = Source { system: 7, timeline: 1 };
 
+    fn relation() -> Arc<Relation> {
+        Arc::new(Relation {
+            id: RelationId(1),
+            version: 1,
+            schema: "public".into(),
+            name: "orders".into(),
+            identity: ReplicaIdentity::Default,
+            columns: Vec::new(),
+            primary_key: Vec::new(),
+        })
+    }
+
+    /// Two changes, whose commit record is one byte long and ends at `end`.
     fn transaction(end: u64) -> Arc<Transaction> {
-        let builder = TransactionBuilder::new(Xid(1), Lsn::new(end - 1), Timestamp(0));
+        let mut builder = TransactionBuilder::new(Xid(1), Lsn::new(end - 1), Timestamp(0));
+        for _ in 0..2 {
+            builder.push(&relation(), ChangeKind::Truncate).unwrap();
+        }
         Arc::new(builder.commit(Lsn::new(end)))
     }
 
@@ -230,27 +255,29 @@ mod tests {
         ring
     }
 
-    fn cursor(end: u64, index: u32) -> Cursor {
-        Cursor { source: SOURCE, end_lsn: Lsn::new(end), index }
+    fn cursor(lsn: u64, index: u32) -> Cursor {
+        Cursor { source: SOURCE, position: Position { lsn: Lsn::new(lsn), index } }
     }
 
     #[test]
     fn a_cursor_is_served_exactly_or_refused() {
         let mut ring = ring(&[110, 120, 130, 140], 3);
         ring.advance(Lsn::new(150));
-        let whole = Cursor::WHOLE;
         let at = |transaction, change| Ok(Place { transaction, change });
         for (cursor, expected) in [
-            (cursor(100, whole), Err(Gap::TooOld)),
-            (cursor(110, 0), Err(Gap::TooOld)),
-            (cursor(110, whole), at(1, 0)),
-            (cursor(115, whole), at(1, 0)),
-            (cursor(120, 3), at(1, 4)),
-            (cursor(120, whole), at(2, 0)),
-            (cursor(140, whole), at(4, 0)),
-            (cursor(145, whole), at(4, 0)),
-            (cursor(150, whole), at(4, 0)),
-            (cursor(151, whole), Err(Gap::Ahead)),
+            (cursor(100, 0), Err(Gap::TooOld)),
+            (cursor(109, 1), Err(Gap::TooOld)),
+            (cursor(110, 0), at(1, 0)),
+            (cursor(115, 0), at(1, 0)),
+            (cursor(115, 1), Err(Gap::TooOld)),
+            (cursor(119, 1), at(1, 1)),
+            (cursor(119, 9), at(1, 2)),
+            (cursor(120, 0), at(2, 0)),
+            (cursor(140, 0), at(4, 0)),
+            (cursor(145, 0), at(4, 0)),
+            (cursor(150, 0), at(4, 0)),
+            (cursor(150, 1), Err(Gap::Ahead)),
+            (cursor(151, 0), Err(Gap::Ahead)),
         ] {
             assert_eq!(ring.place_after(cursor), expected, "{cursor}");
         }

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::change::cursor::Cursor;
 use crate::change::id::RelationId;
 use crate::change::relation::Relation;
 use crate::change::transaction::Change;
@@ -139,8 +140,9 @@ impl Shard {
                         return Slice::Gap { id, reason };
                     };
                     body.clear();
-                    if self.encode_for(&shape, &transaction, &change, &mut body) {
-                        shape.dialect.frame(&member.head, &body, &mut frames);
+                    let cursor = self.encode_for(&shape, &transaction, &change, &mut body);
+                    if cursor.is_some() {
+                        shape.dialect.frame(&member.head, &body, cursor, &mut frames);
                         count += 1;
                     }
                 }
@@ -189,17 +191,18 @@ impl Shard {
         member.earlier.entry(relation.version).or_insert_with(plan).clone()
     }
 
-    /// Appends the body of a change's frame; `false` where the shape does not see it.
+    /// Appends the body of a change's frame and returns its cursor; `None` where the shape does not
+    /// see it.
     fn encode_for(
         &self,
         shape: &Shape,
         transaction: &Transaction,
         change: &Change<'_>,
         body: &mut Vec<u8>,
-    ) -> bool {
-        let Some(source) = self.ring.as_ref().map(Ring::source) else { return false };
+    ) -> Option<Cursor> {
+        let source = self.ring.as_ref().map(Ring::source)?;
         let images = Images::of(change.relation, &change.kind);
         let standing = Standing::of(source, transaction, change);
-        shape.encode(&images, standing, &self.shared.metrics, body)
+        shape.encode(&images, standing, &self.shared.metrics, body).then_some(standing.cursor)
     }
 }

@@ -12,9 +12,9 @@ use crate::route::projection::Projection;
 
 /// Writes frames in the form of one dialect over one transport.
 ///
-/// A row's frame is written in two parts: a body, once for each group, and a head, once for each
-/// name that subscriptions of the group have. What [`Encode::frame`] makes of both goes to every
-/// member as it is.
+/// A row's frame is written in parts: a body, once for each group; a head, once for each name that
+/// subscriptions of the group have; and the cursor. What [`Encode::frame`] makes of them goes to
+/// every member as it is.
 pub trait Encode: fmt::Debug + Sync {
     /// The dialect's name, different for each.
     fn name(&self) -> &'static str;
@@ -22,11 +22,12 @@ pub trait Encode: fmt::Debug + Sync {
     /// Appends what stands before the body in the row frames of the subscription called `id`.
     fn head(&self, id: &str, out: &mut Vec<u8>);
 
-    /// Appends the body of a row frame.
+    /// Appends the body of a row frame: everything that does not depend on the subscription.
     fn body(&self, row: &RowFrame<'_>, out: &mut Vec<u8>);
 
-    /// Appends a whole frame, as it goes to the socket, of head and body.
-    fn frame(&self, head: &[u8], body: &[u8], out: &mut Vec<u8>);
+    /// Appends a whole frame, as it goes to the socket, of head, body, and the cursor that the
+    /// client may resume from when it has the frame; absent where it can't resume from there.
+    fn frame(&self, head: &[u8], body: &[u8], cursor: Option<Cursor>, out: &mut Vec<u8>);
 
     /// Appends a whole frame that says something other than a row.
     fn notice(&self, notice: &Notice<'_>, out: &mut Vec<u8>);
@@ -42,8 +43,6 @@ pub struct RowFrame<'a> {
     pub visible: Visible<'a>,
     /// The columns to show.
     pub projection: &'a Projection,
-    /// Where the change stands.
-    pub cursor: Cursor,
     /// When its transaction committed.
     pub committed_at: Timestamp,
 }

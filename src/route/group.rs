@@ -5,6 +5,7 @@ use std::rc::Rc;
 use smallvec::SmallVec;
 
 use crate::change::cursor::Cursor;
+use crate::change::cursor::Position;
 use crate::change::cursor::Source;
 use crate::change::transaction::Change;
 use crate::change::transaction::Timestamp;
@@ -43,7 +44,8 @@ impl PartialEq for Shape {
 /// Where a change stands in the history.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Standing {
-    cursor: Cursor,
+    /// After the change.
+    pub(crate) cursor: Cursor,
     committed_at: Timestamp,
 }
 
@@ -53,7 +55,8 @@ impl Standing {
         transaction: &Transaction,
         change: &Change<'_>,
     ) -> Standing {
-        let cursor = Cursor { source, end_lsn: transaction.end_lsn, index: change.index };
+        let position = Position::within(transaction.commit_lsn, change.index.saturating_add(1));
+        let cursor = Cursor { source, position };
         Standing { cursor, committed_at: transaction.committed_at }
     }
 }
@@ -76,8 +79,8 @@ impl Shape {
                 return false;
             }
         };
-        let Standing { cursor, committed_at } = standing;
-        let row = RowFrame { visible, projection: &self.projection, cursor, committed_at };
+        let committed_at = standing.committed_at;
+        let row = RowFrame { visible, projection: &self.projection, committed_at };
         self.dialect.body(&row, body);
         true
     }

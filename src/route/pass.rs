@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use crate::change::cursor::Position;
 use crate::change::cursor::Source;
 use crate::change::lsn::Lsn;
 use crate::change::transaction::Change;
@@ -49,11 +50,10 @@ pub(crate) struct Routing {
 }
 
 impl Routing {
-    /// Where a cursor would stand that has everything matched so far; `None` before the first
-    /// change.
-    pub(crate) fn cursor_position(&self) -> Option<(Lsn, u32)> {
-        let last = self.next.checked_sub(1)?;
-        Some((self.transaction.end_lsn, u32::try_from(last).ok()?))
+    /// The position after everything matched so far; `None` before the first change.
+    pub(crate) fn position(&self) -> Option<Position> {
+        let count = u32::try_from(self.next).ok().filter(|count| *count > 0)?;
+        Some(Position::within(self.transaction.commit_lsn, count))
     }
 }
 
@@ -266,7 +266,8 @@ impl Shard {
             }
             let pending = variant.pending.get_or_insert_default();
             let begin = pending.bytes.len();
-            dialect.frame(&variant.head, &pass.body, &mut pending.bytes);
+            let cursor = Some(standing.cursor);
+            dialect.frame(&variant.head, &pass.body, cursor, &mut pending.bytes);
             let end = pending.bytes.len();
             pending.frames.push(PendingFrame { number: pass.frames, end });
             pass.bytes += end - begin;

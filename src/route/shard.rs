@@ -24,6 +24,7 @@ use tokio::sync::watch;
 use crate::auth::Claims;
 use crate::catalog::Catalog;
 use crate::change::cursor::Cursor;
+use crate::change::cursor::Position;
 use crate::change::lsn::Lsn;
 use crate::metrics::Metrics;
 use crate::ring;
@@ -267,11 +268,9 @@ impl Shard {
     /// The place up to which everything was matched, as a cursor.
     pub(crate) fn here(&self) -> Option<Cursor> {
         let source = self.ring.as_ref()?.source();
-        let inside = self.routing.as_ref().and_then(Routing::cursor_position);
-        Some(match inside {
-            Some((end_lsn, index)) => Cursor { source, end_lsn, index },
-            None => Cursor::after(source, self.complete_lsn),
-        })
+        let inside = self.routing.as_ref().and_then(Routing::position);
+        let position = inside.unwrap_or(Position::after(self.complete_lsn));
+        Some(Cursor { source, position })
     }
 
     pub(crate) fn notify(&mut self, key: SessionKey, notice: &Notice<'_>) {

@@ -13,6 +13,7 @@ use crate::catalog::Catalog;
 use crate::catalog::TableName;
 use crate::catalog::snapshot::Snapshot;
 use crate::change::cursor::Cursor;
+use crate::change::cursor::Position;
 use crate::change::cursor::Source;
 use crate::change::id::RelationId;
 use crate::change::id::TypeId;
@@ -72,7 +73,7 @@ impl Encode for Lines {
         }
     }
 
-    fn frame(&self, head: &[u8], body: &[u8], out: &mut Vec<u8>) {
+    fn frame(&self, head: &[u8], body: &[u8], _: Option<Cursor>, out: &mut Vec<u8>) {
         out.extend_from_slice(head);
         out.extend_from_slice(body);
         out.push(b'\n');
@@ -232,8 +233,10 @@ impl World {
         assert!((0..rounds).any(|_| self.round()), "still busy after {rounds} rounds");
     }
 
-    fn cursor(&self, index: u32) -> Cursor {
-        Cursor { source: SOURCE, end_lsn: Lsn::new(self.end), index }
+    /// After so many changes of the newest transaction.
+    fn cursor(&self, count: u32) -> Cursor {
+        let position = Position::within(Lsn::new(self.end - 5), count);
+        Cursor { source: SOURCE, position }
     }
 }
 
@@ -275,9 +278,9 @@ async fn a_cursor_that_another_shard_gave_is_waited_for_and_nothing_comes_twice(
     let seen = socket.lines().len() - 1;
     assert!(seen < 20_000);
     let (late, late_socket) = world.session(usize::MAX);
-    world.subscribe(late, "inside", "", Some(world.cursor(19_000)));
-    world.subscribe(late, "whole", "", Some(world.cursor(Cursor::WHOLE)));
-    world.subscribe(late, "behind", "id >= 18000", Some(world.cursor(5)));
+    world.subscribe(late, "inside", "", Some(world.cursor(19_001)));
+    world.subscribe(late, "whole", "", Some(Cursor::after(SOURCE, Lsn::new(world.end))));
+    world.subscribe(late, "behind", "id >= 18000", Some(world.cursor(6)));
     world.turn();
     world.insert([20_000], 10);
     world.turn();

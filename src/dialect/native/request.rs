@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(subscribe.request.table.to_string(), "public.orders");
         assert!(subscribe.request.events.contains(Op::Leave));
         assert!(!subscribe.request.events.contains(Op::Insert));
-        assert_eq!(subscribe.since.map(|cursor| cursor.index), Some(0));
+        assert_eq!(subscribe.since.map(|cursor| cursor.position.index), Some(0));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use crate::change::cursor::Cursor;
 use crate::change::value::string::write_string;
 use crate::dialect::frame;
 use crate::dialect::frame::Opcode;
@@ -13,6 +14,10 @@ use crate::route::encode::RowFrame;
 use crate::route::plan::Refusal;
 use crate::route::projection::Projection;
 use crate::route::subscription::Op;
+
+/// What the longest cursor takes in a frame: four numbers in hexadecimal, what joins them, and what
+/// stands around them.
+const TAIL_BYTES: usize = 16 + 8 + 16 + 8 + 3 + r#","cursor":""}"#.len();
 
 /// The native dialect over WebSocket.
 #[derive(Clone, Copy, Debug)]
@@ -58,19 +63,26 @@ impl Encode for Native {
                 json::row(old, projection, out);
             }
         }
-        out.extend_from_slice(br#","cursor":""#);
-        write!(out, "{}", row.cursor).expect("memory can be written to");
-        out.extend_from_slice(br#"","commit_ts":"#);
+        out.extend_from_slice(br#","commit_ts":"#);
         json::timestamp(row.committed_at, out);
-        out.push(b'}');
     }
 
-    fn frame(&self, head: &[u8], body: &[u8], out: &mut Vec<u8>) {
-        let length = head.len() + body.len();
+    fn frame(&self, head: &[u8], body: &[u8], cursor: Option<Cursor>, out: &mut Vec<u8>) {
+        let mut tail = [0; TAIL_BYTES];
+        let mut room = tail.as_mut_slice();
+        match cursor {
+            Some(cursor) => write!(room, r#","cursor":"{cursor}"}}"#),
+            None => write!(room, "}}"),
+        }
+        .expect("the longest cursor has room");
+        let written = TAIL_BYTES - room.len();
+        let tail = tail.get(..written).unwrap_or_default();
+        let length = head.len() + body.len() + tail.len();
         out.reserve(frame::HEADER_MAX + length);
         frame::header(Opcode::Text, length, out);
         out.extend_from_slice(head);
         out.extend_from_slice(body);
+        out.extend_from_slice(tail);
     }
 
     fn notice(&self, notice: &Notice<'_>, out: &mut Vec<u8>) {
