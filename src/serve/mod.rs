@@ -21,14 +21,16 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::auth::Claims;
 use crate::auth::Verifier;
 use crate::route::shard::Shard;
+use crate::serve::wire::Socket;
 
 pub mod listener;
 mod http;
 mod credentials;
 mod session;
-mod wire;
+pub mod wire;
 
 /// What bounds a connection.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +66,11 @@ impl Front {
     #[must_use]
     pub fn new(shard: Rc<RefCell<Shard>>, verifier: Arc<Verifier>, settings: Settings) -> Front {
         Front { shard, verifier, settings, tasks: TaskTracker::new() }
+    }
+
+    /// Lets a connection be a WebSocket session, as after a handshake that brought these claims.
+    pub fn attach(self: &Rc<Front>, socket: impl Socket, claims: Option<Claims>) {
+        session::start(self, socket, Vec::new(), claims);
     }
 }
 

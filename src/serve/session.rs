@@ -3,7 +3,6 @@
 //! The session's future is alive for as long as its client is connected, ten thousand times over,
 //! so what is rare in it is boxed and what is read is small.
 
-use std::net::Shutdown;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -11,7 +10,6 @@ use bytes::Bytes;
 use hyper::upgrade::OnUpgrade;
 use hyper::upgrade::Parts;
 use hyper_util::rt::TokioIo;
-use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::yield_now;
@@ -34,6 +32,7 @@ use crate::route::session::Close;
 use crate::route::session::SessionKey;
 use crate::serve::Front;
 use crate::serve::wire::Half;
+use crate::serve::wire::Socket;
 use crate::serve::wire::SocketWire;
 
 /// Bytes read at once. It is what an idle session holds; a larger request makes it grow.
@@ -53,14 +52,24 @@ pub(crate) async fn begin(front: Rc<Front>, upgrade: OnUpgrade, claims: Option<C
     // buffer that they lie in is eight KiB and would live as long as the session.
     let early = read_buf.to_vec();
     drop(read_buf);
-    let session = Session::open(Rc::clone(&front), socket, early, claims);
     // A task of its own once more: this one's future also has room for the handshake.
+    start(&front, socket, early, claims);
+}
+
+/// Lets a connection be a session, of which `early` was read already.
+pub(crate) fn start(
+    front: &Rc<Front>,
+    socket: impl Socket,
+    early: Vec<u8>,
+    claims: Option<Claims>,
+) {
+    let session = Session::open(Rc::clone(front), socket, early, claims);
     front.tasks.spawn_local(session.run());
 }
 
-struct Session {
+struct Session<S: Socket> {
     front: Rc<Front>,
-    wire: Rc<SocketWire>,
+    wire: Rc<SocketWire<S>>,
     key: SessionKey,
     context: WebSocketContext,
 }
@@ -81,13 +90,8 @@ enum Step {
     Over(Option<End>),
 }
 
-impl Session {
-    fn open(
-        front: Rc<Front>,
-        socket: TcpStream,
-        early: Vec<u8>,
-        claims: Option<Claims>,
-    ) -> Session {
+impl<S: Socket> Session<S> {
+    fn open(front: Rc<Front>, socket: S, early: Vec<u8>, claims: Option<Claims>) -> Session<S> {
         let wire = Rc::new(SocketWire { socket, woken: Notify::new() });
         let settings = front.settings;
         let welcome = write::welcome(&Welcome {
@@ -96,7 +100,7 @@ impl Session {
             subscriptions_max: settings.subscriptions_max,
             ping_seconds: settings.ping_seconds,
         });
-        let shared: Rc<dyn Wire> = Rc::<SocketWire>::clone(&wire);
+        let shared: Rc<dyn Wire> = Rc::<SocketWire<S>>::clone(&wire);
         let key = {
             let mut shard = front.shard.borrow_mut();
             let key = shard.open(shared, claims, &NATIVE);
@@ -248,7 +252,7 @@ impl Session {
             }
         }
         // The peer waits for this before it closes its side (RFC 6455, section 7.1.1).
-        if SockRef::from(&self.wire.socket).shutdown(Shutdown::Write).is_err() {
+        if self.wire.socket.shutdown_write().is_err() {
             return;
         }
         // Closing a socket with unread bytes would reset the connection and lose the close frame.
@@ -268,7 +272,7 @@ impl Session {
     }
 }
 
-impl Drop for Session {
+impl<S: Socket> Drop for Session<S> {
     fn drop(&mut self) {
         self.front.shard.borrow_mut().close(self.key);
     }

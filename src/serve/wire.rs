@@ -1,13 +1,16 @@
-//! A TCP socket as the two sides of a session see it: the shard writes to it directly, and the
+//! A client's socket as the two sides of a session see it: the shard writes to it directly, and the
 //! WebSocket state machine reads from it and answers through the outbox.
 
 use std::cell::RefCell;
+use std::fmt::Debug;
 use std::io;
 use std::io::IoSlice;
 use std::io::Read;
 use std::io::Write;
+use std::net::Shutdown;
 
 use bytes::Bytes;
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
@@ -15,21 +18,73 @@ use crate::route::outbox::Wire;
 use crate::route::session::SessionKey;
 use crate::route::shard::Shard;
 
-/// A client's socket.
+/// What a session needs of its connection: TCP, or a pipe where the network is simulated.
+#[expect(async_fn_in_trait, reason = "a session never leaves its shard's thread")]
+pub trait Socket: Debug + 'static {
+    /// Reads what has come.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` where nothing has; else the connection is of no more use.
+    fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Writes what is taken at once.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` where nothing is; else the connection is of no more use.
+    fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Waits until something may have come.
+    async fn readable(&self) -> io::Result<()>;
+
+    /// Waits until something may be taken.
+    async fn writable(&self) -> io::Result<()>;
+
+    /// Says that nothing more will be written.
+    ///
+    /// # Errors
+    ///
+    /// The connection's, where it is of no more use.
+    fn shutdown_write(&self) -> io::Result<()>;
+}
+
+impl Socket for TcpStream {
+    fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        TcpStream::try_read(self, buffer)
+    }
+
+    fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match slices {
+            // The common case; the system call for one slice is the cheaper one.
+            [only] => TcpStream::try_write(self, only),
+            several => self.try_write_vectored(several),
+        }
+    }
+
+    async fn readable(&self) -> io::Result<()> {
+        TcpStream::readable(self).await
+    }
+
+    async fn writable(&self) -> io::Result<()> {
+        TcpStream::writable(self).await
+    }
+
+    fn shutdown_write(&self) -> io::Result<()> {
+        SockRef::from(self).shutdown(Shutdown::Write)
+    }
+}
+
+/// A client's socket, and what wakes its session.
 #[derive(Debug)]
-pub(crate) struct SocketWire {
-    pub(crate) socket: TcpStream,
+pub(crate) struct SocketWire<S> {
+    pub(crate) socket: S,
     pub(crate) woken: Notify,
 }
 
-impl Wire for SocketWire {
+impl<S: Socket> Wire for SocketWire<S> {
     fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let written = match slices {
-            // The common case; the system call for one slice is the cheaper one.
-            [only] => self.socket.try_write(only),
-            several => self.socket.try_write_vectored(several),
-        };
-        match written {
+        match self.socket.try_write(slices) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
             result => result,
         }
@@ -42,19 +97,19 @@ impl Wire for SocketWire {
 
 /// What the WebSocket state machine takes for its stream. It writes whole frames only, so its
 /// answers land between the frames that the shard writes, in order.
-pub(crate) struct Half<'a> {
-    pub(crate) wire: &'a SocketWire,
+pub(crate) struct Half<'a, S> {
+    pub(crate) wire: &'a SocketWire<S>,
     pub(crate) shard: &'a RefCell<Shard>,
     pub(crate) key: SessionKey,
 }
 
-impl Read for Half<'_> {
+impl<S: Socket> Read for Half<'_, S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.wire.socket.try_read(buffer)
     }
 }
 
-impl Write for Half<'_> {
+impl<S: Socket> Write for Half<'_, S> {
     fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
         self.shard.borrow_mut().send(self.key, &Bytes::copy_from_slice(frames));
         Ok(frames.len())
