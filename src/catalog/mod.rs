@@ -254,10 +254,12 @@ impl Catalog {
     }
 }
 
-#[cfg(test)]
+#[doc(hidden)]
 impl Catalog {
-    /// A catalogue that was read once, and never asks. To be made in a runtime.
-    pub(crate) fn read_once(snapshot: Snapshot) -> Catalog {
+    /// A catalogue that was read once, and never asks: for tests without Postgres. To be made in a
+    /// runtime.
+    #[must_use]
+    pub fn read_once(snapshot: Snapshot) -> Catalog {
         let settings = Settings {
             connection: tokio_postgres::Config::new(),
             tls_mode: TlsMode::Disable,
@@ -266,7 +268,7 @@ impl Catalog {
             roles: Vec::new(),
             tables: Vec::new(),
         };
-        let connection = Connection::new(&settings).unwrap();
+        let connection = Connection::new(&settings).expect("without TLS nothing can be wrong");
         Catalog {
             settings,
             connection,
@@ -277,7 +279,7 @@ impl Catalog {
     }
 
     /// Lets the next look find something else.
-    pub(crate) fn replace(&self, snapshot: Snapshot) {
+    pub fn replace(&self, snapshot: Snapshot) {
         self.snapshot.store(Arc::new(snapshot));
     }
 }

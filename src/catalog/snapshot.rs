@@ -138,10 +138,11 @@ impl Table {
     }
 }
 
-#[cfg(test)]
+#[doc(hidden)]
 impl Snapshot {
-    /// Published tables of these shapes, that `role` may select.
-    pub(crate) fn of(generation: u64, relations: &[Arc<Relation>], role: &str) -> Snapshot {
+    /// Published tables of these shapes, that `role` may select: for tests without Postgres.
+    #[must_use]
+    pub fn of(generation: u64, relations: &[Arc<Relation>], role: &str) -> Snapshot {
         let mut snapshot = Snapshot { generation, ..Snapshot::default() };
         for relation in relations {
             let (schema, name) = (relation.schema.clone(), relation.name.clone());
@@ -158,5 +159,18 @@ impl Snapshot {
             snapshot.tables.insert(relation.id, Arc::new(table));
         }
         snapshot
+    }
+
+    /// The same with what one more role may select of a table: the columns of these names, or, where
+    /// absent, the table.
+    #[must_use]
+    pub fn grant(mut self, id: RelationId, role: &str, columns: Option<&[&str]>) -> Snapshot {
+        if let Some(table) = self.tables.get_mut(&id).map(Arc::make_mut) {
+            let may = |name: &str| columns.is_none_or(|columns| columns.contains(&name));
+            let granted = table.relation.columns.iter().map(|column| may(&column.name)).collect();
+            table.grants.insert(role.into(), granted);
+            table.whole.extend(columns.is_none().then(|| role.into()));
+        }
+        self
     }
 }

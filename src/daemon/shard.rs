@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
@@ -44,7 +45,7 @@ async fn drive(stage: Stage) -> Result<(), DaemonError> {
     let shard = Rc::new(RefCell::new(Shard::new(stage.settings, stage.shared)));
     let front = Rc::new(Front::new(Rc::clone(&shard), stage.verifier, stage.serve));
     let serving = serve::run(front, stage.socket, stage.live, stage.stop);
-    let routing = route::run::run(Rc::clone(&shard), stage.feeds);
+    let routing = route::run::run(Rc::clone(&shard), stage.feeds, SystemTime::now);
     let (served, ()) = tokio::join!(serving, routing);
     served.map_err(|source| DaemonError::Listen { address, source })
 }

@@ -26,11 +26,6 @@ use crate::route::plan::Context;
 use crate::route::session::SessionKey;
 use crate::route::shard::Shard;
 
-/// Bytes of frames in one slice: a quarter of a default outbox.
-const SLICE_BYTES: usize = 256 << 10;
-/// Changes looked at in one slice although few or none matched: well below a millisecond.
-const SLICE_CHANGES: usize = 4096;
-
 /// One subscription of a reader, with the shapes that it was planned for.
 struct Member {
     id: Rc<str>,
@@ -108,10 +103,11 @@ impl Shard {
         let mut members: Vec<Member> = ids.iter().filter_map(|id| self.member(key, id)).collect();
         let (mut frames, mut count, mut looked_at) = (Vec::new(), 0, 0);
         let room = self.session(key).map_or(0, |session| session.outbox.slice_bytes());
-        let bytes_max = SLICE_BYTES.min(room);
+        let steps = self.settings.steps;
+        let bytes_max = steps.slice_bytes.min(room);
         let mut next = place;
         let mut body = Vec::new();
-        while next < end && frames.len() < bytes_max && looked_at < SLICE_CHANGES {
+        while next < end && frames.len() < bytes_max && looked_at < steps.slice_changes {
             let ring = self.ring.as_ref();
             let Some(transaction) = ring.and_then(|ring| ring.get(next.transaction)) else { break };
             let transaction = Arc::clone(transaction);
@@ -126,7 +122,7 @@ impl Shard {
             let mut whole = true;
             for change in transaction.changes_from(next.change) {
                 let here = Place { transaction: next.transaction, change: next.change };
-                if here >= end || frames.len() >= bytes_max || looked_at >= SLICE_CHANGES {
+                if here >= end || frames.len() >= bytes_max || looked_at >= steps.slice_changes {
                     whole = false;
                     break;
                 }

@@ -32,12 +32,8 @@ use crate::route::outbox::Pushed;
 use crate::route::session::Reader;
 use crate::route::session::SessionKey;
 use crate::route::shard::Shard;
+use crate::route::shard::Steps;
 use crate::route::shard::widen;
-
-/// Bytes of frames after which a pass ends, so that it fits an outbox.
-const PASS_BYTES: usize = 512 << 10;
-/// Changes after which a pass ends although few or none matched: about a millisecond.
-const PASS_CHANGES: usize = 8192;
 
 /// The transaction that is being matched.
 #[derive(Debug)]
@@ -80,8 +76,8 @@ struct Payload {
 }
 
 impl Pass {
-    fn is_full(&self) -> bool {
-        self.bytes >= PASS_BYTES || self.changes >= PASS_CHANGES
+    fn is_full(&self, steps: &Steps) -> bool {
+        self.bytes >= steps.pass_bytes || self.changes >= steps.pass_changes
     }
 }
 
@@ -108,7 +104,7 @@ impl Shard {
     pub(crate) fn match_pass(&mut self) {
         self.follow_catalog();
         self.pass.start = self.place();
-        while !self.pass.is_full() {
+        while !self.pass.is_full(&self.settings.steps) {
             if self.routing.is_none() && !self.next_transaction() {
                 break;
             }
@@ -184,7 +180,7 @@ impl Shard {
             return true;
         }
         for change in transaction.changes_from(routing.next) {
-            if self.pass.is_full() {
+            if self.pass.is_full(&self.settings.steps) {
                 self.routing = Some(routing);
                 return true;
             }

@@ -21,16 +21,16 @@ use crate::route::shard::Shard;
 /// How many feeds are taken at once. What came while the last pass ran is the next one, so writes
 /// are coalesced exactly as far as the machine is busy, and never by a timer.
 const FEEDS_MAX: usize = 4096;
-/// Sessions written to before others get their turn: about a millisecond.
-const FLUSH_STEP: usize = 256;
-/// Slices read for sessions that are behind before live ones get their turn again.
-const BEHIND_STEP: usize = 4;
-
 /// Drives a shard until whoever feeds it is gone and everything that came is routed.
 ///
 /// The shard is shared with its sessions' tasks, which run on the same thread, and is never
 /// borrowed across an await.
-pub async fn run(shard: Rc<RefCell<Shard>>, mut feeds: mpsc::Receiver<Feed>) {
+/// `clock` tells when tokens expire.
+pub async fn run(
+    shard: Rc<RefCell<Shard>>,
+    mut feeds: mpsc::Receiver<Feed>,
+    clock: impl Fn() -> SystemTime,
+) {
     let mut ticks = interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let wake = Rc::clone(&shard.borrow().wake);
@@ -46,7 +46,7 @@ pub async fn run(shard: Rc<RefCell<Shard>>, mut feeds: mpsc::Receiver<Feed>) {
         }
         tokio::select! {
             biased;
-            _ = ticks.tick() => shard.borrow_mut().tick(SystemTime::now()),
+            _ = ticks.tick() => shard.borrow_mut().tick(clock()),
             count = feeds.recv_many(&mut batch, FEEDS_MAX), if fed && hungry => {
                 fed = count > 0;
                 shard.borrow_mut().incoming.extend(batch.drain(..));
@@ -60,11 +60,12 @@ pub async fn run(shard: Rc<RefCell<Shard>>, mut feeds: mpsc::Receiver<Feed>) {
 
 /// One pass, and some slices for those who are behind.
 async fn work(shard: &RefCell<Shard>) {
+    let steps = shard.borrow().settings.steps;
     shard.borrow_mut().match_pass();
-    while !shard.borrow_mut().flush_some(FLUSH_STEP) {
+    while !shard.borrow_mut().flush_some(steps.flush_sessions) {
         yield_now().await;
     }
-    for _ in 0..BEHIND_STEP {
+    for _ in 0..steps.behind_slices {
         if !shard.borrow_mut().read_behind() {
             return;
         }

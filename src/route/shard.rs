@@ -60,6 +60,39 @@ pub struct Settings {
     pub silence_seconds: u32,
     /// How much of what happened is kept.
     pub ring: ring::Settings,
+    /// How much is done at once.
+    pub steps: Steps,
+}
+
+/// How much is done before somebody else gets a turn.
+#[derive(Clone, Copy, Debug)]
+pub struct Steps {
+    /// Bytes of frames after which a pass ends, so that it fits an outbox.
+    pub pass_bytes: usize,
+    /// Changes after which a pass ends although few or none matched.
+    pub pass_changes: usize,
+    /// Sessions written to at once.
+    pub flush_sessions: usize,
+    /// Slices read for sessions that are behind before live ones get their turn again.
+    pub behind_slices: usize,
+    /// Bytes of frames in one slice.
+    pub slice_bytes: usize,
+    /// Changes looked at in one slice although few or none matched.
+    pub slice_changes: usize,
+}
+
+impl Default for Steps {
+    /// About a millisecond each; a slice is a quarter of a default outbox, and takes less.
+    fn default() -> Steps {
+        Steps {
+            pass_bytes: 512 << 10,
+            pass_changes: 8192,
+            flush_sessions: 256,
+            behind_slices: 4,
+            slice_bytes: 256 << 10,
+            slice_changes: 4096,
+        }
+    }
 }
 
 impl Default for Settings {
@@ -73,6 +106,7 @@ impl Default for Settings {
             ping_seconds: 25,
             silence_seconds: 45,
             ring: ring::Settings::default(),
+            steps: Steps::default(),
         }
     }
 }
