@@ -1,6 +1,6 @@
 //! The changes between Begin and Commit: the unit of order.
 //!
-//! A transaction keeps the wire form of its tuples in one allocation and 32 bytes a change beside
+//! A transaction keeps the wire form of its tuples in one allocation and 24 bytes a change beside
 //! it, so that a million changes cost no million allocations, a transaction's memory is known
 //! exactly, and it is shared by reference between the ring and every shard.
 
@@ -82,6 +82,8 @@ struct Record {
     new_len: u32,
     relation: u32,
     kind: RecordKind,
+    /// Whether the old and the new tuple are condensed.
+    condensed: (bool, bool),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -138,8 +140,9 @@ impl Transaction {
         let relation = self.relations.get(usize::try_from(record.relation).ok()?)?;
         let tuples = self.tuples.get(record.tuples_at..)?;
         let (old, rest) = tuples.split_at_checked(usize::try_from(record.old_len).ok()?)?;
-        let new = Tuple::checked(rest.get(..usize::try_from(record.new_len).ok()?)?);
-        let old = Tuple::checked(old);
+        let new = rest.get(..usize::try_from(record.new_len).ok()?)?;
+        let new = Tuple::checked(new, record.condensed.1);
+        let old = Tuple::checked(old, record.condensed.0);
         let kind = match record.kind {
             RecordKind::Insert => ChangeKind::Insert { new },
             RecordKind::Update => ChangeKind::Update { old: None, new },
@@ -210,24 +213,24 @@ impl TransactionBuilder {
         relation: &Arc<Relation>,
         change: ChangeKind<'_>,
     ) -> Result<(), TooLarge> {
-        let empty: &[u8] = &[];
+        let none = Tuple::checked(&[], false);
         let (kind, old, new) = match change {
-            ChangeKind::Insert { new } => (RecordKind::Insert, empty, new.wire()),
-            ChangeKind::Update { old: None, new } => (RecordKind::Update, empty, new.wire()),
+            ChangeKind::Insert { new } => (RecordKind::Insert, none, new),
+            ChangeKind::Update { old: None, new } => (RecordKind::Update, none, new),
             ChangeKind::Update { old: Some(OldTuple::Key(old)), new } => {
-                (RecordKind::UpdateWithKey, old.wire(), new.wire())
+                (RecordKind::UpdateWithKey, old, new)
             }
             ChangeKind::Update { old: Some(OldTuple::Full(old)), new } => {
-                (RecordKind::UpdateWithFull, old.wire(), new.wire())
+                (RecordKind::UpdateWithFull, old, new)
             }
-            ChangeKind::Delete { old: OldTuple::Key(old) } => {
-                (RecordKind::DeleteByKey, old.wire(), empty)
-            }
+            ChangeKind::Delete { old: OldTuple::Key(old) } => (RecordKind::DeleteByKey, old, none),
             ChangeKind::Delete { old: OldTuple::Full(old) } => {
-                (RecordKind::DeleteByFull, old.wire(), empty)
+                (RecordKind::DeleteByFull, old, none)
             }
-            ChangeKind::Truncate => (RecordKind::Truncate, empty, empty),
+            ChangeKind::Truncate => (RecordKind::Truncate, none, none),
         };
+        let condensed = (old.is_condensed(), new.is_condensed());
+        let (old, new) = (old.wire(), new.wire());
         let too_large = TooLarge { xid: self.xid };
         let narrow = |length: usize| u32::try_from(length).map_err(|_| too_large.clone());
         narrow(self.records.len() + 1)?;
@@ -236,7 +239,7 @@ impl TransactionBuilder {
         let relation = self.position_of(relation).ok_or_else(|| too_large.clone())?;
         self.tuples.extend_from_slice(old);
         self.tuples.extend_from_slice(new);
-        self.records.push(Record { tuples_at, old_len, new_len, relation, kind });
+        self.records.push(Record { tuples_at, old_len, new_len, relation, kind, condensed });
         Ok(())
     }
 

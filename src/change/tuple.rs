@@ -4,6 +4,9 @@
 //! Replication Message Formats", `TupleData`): a count of columns as `Int16`, then for each a kind
 //! byte and, for a text, its length as `Int32` and its bytes. Reading a cell costs a few
 //! nanoseconds and copies nothing; a change nobody wants is never taken apart.
+//!
+//! One kind is our own: where a large value was left out on its way in (`ingest::condense`), `o`
+//! stands for `t`, and its length is all that there is of it.
 
 use smallvec::SmallVec;
 
@@ -15,8 +18,21 @@ pub enum Cell<'a> {
     /// The value exists, but this image does not hold it: a large value that the UPDATE did not
     /// touch (`TOAST`), or a column outside the replica identity. Never to be taken for NULL.
     Unchanged,
+    /// The value exists and is too large to be kept. Never to be taken for NULL.
+    Omitted {
+        /// How many bytes it has, as its type's output function prints it.
+        bytes: u32,
+    },
     /// The value as its type's output function prints it. UTF-8, but for databases in `SQL_ASCII`.
     Text(&'a [u8]),
+}
+
+impl Cell<'_> {
+    /// Whether the column has a value that this image does not hold.
+    #[must_use]
+    pub const fn is_missing(self) -> bool {
+        matches!(self, Cell::Unchanged | Cell::Omitted { .. })
+    }
 }
 
 /// The cells of one row image, by column position.
@@ -26,6 +42,7 @@ pub type Row<'a> = SmallVec<[Cell<'a>; 16]>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuple<'a> {
     wire: &'a [u8],
+    condensed: bool,
 }
 
 /// Why bytes are not a tuple.
@@ -57,17 +74,24 @@ impl<'a> Tuple<'a> {
         let Some((count, mut rest)) = bytes.split_first_chunk::<2>() else {
             return Err(TupleError::Truncated { column: 0 });
         };
+        let mut condensed = false;
         for column in 0..usize::from(u16::from_be_bytes(*count)) {
-            rest = skip_cell(rest, column)?;
+            rest = skip_cell(rest, column, &mut condensed)?;
         }
         let length = bytes.len() - rest.len();
-        Ok((Tuple { wire: bytes.get(..length).unwrap_or(bytes) }, length))
+        Ok((Tuple { wire: bytes.get(..length).unwrap_or(bytes), condensed }, length))
     }
 
     /// The tuple in `wire`, which [`Tuple::take`] has accepted before.
     #[must_use]
-    pub(in crate::change) const fn checked(wire: &'a [u8]) -> Tuple<'a> {
-        Tuple { wire }
+    pub(in crate::change) const fn checked(wire: &'a [u8], condensed: bool) -> Tuple<'a> {
+        Tuple { wire, condensed }
+    }
+
+    /// Whether a cell is [`Cell::Omitted`].
+    #[must_use]
+    pub const fn is_condensed(self) -> bool {
+        self.condensed
     }
 
     /// The wire form.
@@ -105,6 +129,11 @@ impl<'a> Tuple<'a> {
                     rest = after;
                     Some(Cell::Text(text))
                 }
+                b'o' => {
+                    let (bytes, after) = after.split_first_chunk::<4>()?;
+                    rest = after;
+                    Some(Cell::Omitted { bytes: u32::from_be_bytes(*bytes) })
+                }
                 _ => {
                     rest = after;
                     Some(Cell::Unchanged)
@@ -126,7 +155,11 @@ impl<'a> Tuple<'a> {
     }
 }
 
-fn skip_cell(bytes: &[u8], column: usize) -> Result<&[u8], TupleError> {
+fn skip_cell<'a>(
+    bytes: &'a [u8],
+    column: usize,
+    condensed: &mut bool,
+) -> Result<&'a [u8], TupleError> {
     let truncated = TupleError::Truncated { column };
     let Some((kind, rest)) = bytes.split_first() else { return Err(truncated) };
     match kind {
@@ -136,6 +169,10 @@ fn skip_cell(bytes: &[u8], column: usize) -> Result<&[u8], TupleError> {
             let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
             rest.get(length..).ok_or(truncated)
         }
+        b'o' => {
+            *condensed = true;
+            rest.get(4..).ok_or(truncated)
+        }
         &kind => Err(TupleError::UnknownKind { column, kind }),
     }
 }
@@ -144,18 +181,19 @@ fn skip_cell(bytes: &[u8], column: usize) -> Result<&[u8], TupleError> {
 mod tests {
     use super::*;
 
-    const MIXED: &[u8] = b"\0\x04t\0\0\0\x02abnut\0\0\0\0";
+    const MIXED: &[u8] = b"\0\x05t\0\0\0\x02abnut\0\0\0\0o\0\0\x01\0";
 
     #[test]
     fn cells_are_read_where_they_lie() {
         let (tuple, length) = Tuple::take(MIXED).unwrap();
         assert_eq!(length, MIXED.len());
         let cells: Vec<_> = tuple.cells().collect();
-        let expected =
-            vec![Cell::Text(&b"ab"[..]), Cell::Null, Cell::Unchanged, Cell::Text(&b""[..])];
-        assert_eq!(cells, expected);
+        let (ab, empty) = (Cell::Text(&b"ab"[..]), Cell::Text(&b""[..]));
+        let omitted = Cell::Omitted { bytes: 256 };
+        assert_eq!(cells, [ab, Cell::Null, Cell::Unchanged, empty, omitted]);
+        assert!(tuple.is_condensed());
         assert_eq!(tuple.cell(2), Some(Cell::Unchanged));
-        assert_eq!(tuple.cell(4), None);
+        assert_eq!(tuple.cell(5), None);
     }
 
     #[test]

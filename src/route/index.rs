@@ -85,9 +85,9 @@ impl Index {
         self.scanned.is_empty()
     }
 
-    /// Whether a group stands under the value that `cell` has in `column`.
+    /// Whether a group stands, or may stand, under the value that `cell` has in `column`.
     pub(crate) fn hits(&self, column: usize, cell: Cell<'_>) -> bool {
-        let Cell::Text(value) = cell else { return false };
+        let Cell::Text(value) = cell else { return cell.is_missing() };
         self.by_value.iter().any(|(at, groups)| *at == column && groups.contains_key(value))
     }
 
@@ -97,7 +97,7 @@ impl Index {
         for (column, groups) in &self.by_value {
             let cell = |row: Option<&Row<'_>>| match row?.get(*column)? {
                 Cell::Text(value) => groups.get(*value),
-                Cell::Null | Cell::Unchanged => None,
+                Cell::Null | Cell::Unchanged | Cell::Omitted { .. } => None,
             };
             let (old, new) = (cell(images.old.as_ref()), cell(images.new.as_ref()));
             match (old, new) {

@@ -300,7 +300,7 @@ fn cell<'a>(row: &[Cell<'a>], column: usize) -> Outcome<&'a [u8]> {
     match row.get(column) {
         Some(Cell::Text(text)) => Ok(Some(text)),
         Some(Cell::Null) => Ok(None),
-        Some(Cell::Unchanged) | None => Err(Undecided::Missing { column }),
+        Some(Cell::Unchanged | Cell::Omitted { .. }) | None => Err(Undecided::Missing { column }),
     }
 }
 

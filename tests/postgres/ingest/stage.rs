@@ -208,6 +208,7 @@ fn cells(tuple: Tuple<'_>) -> String {
     let cells = tuple.cells().map(|cell| match cell {
         Cell::Null => "NULL".to_owned(),
         Cell::Unchanged => "unchanged".to_owned(),
+        Cell::Omitted { bytes } => format!("{bytes} bytes omitted"),
         Cell::Text(text) if text.len() > 100 => format!("{} bytes", text.len()),
         Cell::Text(text) => std::str::from_utf8(text).unwrap().to_owned(),
     });
