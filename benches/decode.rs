@@ -11,6 +11,7 @@ use divan::black_box;
 use divan::counter::BytesCount;
 use divan::counter::ItemsCount;
 use walcast::ingest::assemble::Assembler;
+use walcast::ingest::assemble::PART_BYTES;
 use walcast::ingest::pgoutput::decode;
 
 /// Rows in the transaction.
@@ -31,7 +32,7 @@ fn insert(bencher: Bencher) {
 fn transaction_of_100(bencher: Bencher) {
     let payloads = transaction();
     let bytes: usize = payloads.iter().map(Vec::len).sum();
-    let mut assembler = Assembler::new();
+    let mut assembler = Assembler::new(PART_BYTES, None);
     assembler.learn(Arc::new(common::orders()));
     bencher.counter(BytesCount::new(bytes)).counter(ItemsCount::new(ROWS)).bench_local(|| {
         let mut last = None;

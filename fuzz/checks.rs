@@ -16,6 +16,7 @@ use walcast::dialect::native::request;
 use walcast::dialect::native::request::ID_BYTES_MAX;
 use walcast::dialect::native::request::Request;
 use walcast::ingest::assemble::Assembler;
+use walcast::ingest::assemble::PART_BYTES;
 use walcast::ingest::pgoutput::decode;
 use walcast::rule::Expression;
 use walcast::rule::Rule;
@@ -27,7 +28,7 @@ use walcast::rule::parse_where;
 /// none is left over.
 pub(crate) fn pgoutput(payload: &[u8]) {
     // A stream may hold it in a place where it means nothing.
-    let _refused_or_not = Assembler::new().push(payload);
+    let _refused_or_not = Assembler::new(PART_BYTES, None).push(payload);
     if decode(payload).is_err() {
         return;
     }

@@ -21,6 +21,7 @@ use walcast::change::types::Collation;
 use walcast::change::types::Kind;
 use walcast::change::types::Type;
 use walcast::ingest::assemble::Assembler;
+use walcast::ingest::assemble::PART_BYTES;
 use walcast::ingest::assemble::Step;
 
 #[test]
@@ -47,7 +48,7 @@ fn snapshot_name(recording: &Path) -> String {
 /// The shapes and the transactions of a recording, without the numbers that chance gives.
 fn meaning(recording: &Path) -> String {
     let mut text = String::new();
-    let mut assembler = Assembler::new();
+    let mut assembler = Assembler::new(PART_BYTES, None);
     for line in fs::read_to_string(recording).unwrap().lines() {
         match assembler.push(&payload(line)).unwrap() {
             Step::More => {}
@@ -55,7 +56,7 @@ fn meaning(recording: &Path) -> String {
                 writeln!(text, "shape {}", shape(&description)).unwrap();
                 assembler.learn(all_text(&description));
             }
-            Step::Committed(transaction) => {
+            Step::Made(transaction) => {
                 writeln!(text, "transaction of {}", transaction.len()).unwrap();
                 changes(&transaction, &mut text);
             }

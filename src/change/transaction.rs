@@ -1,27 +1,34 @@
 //! The changes between Begin and Commit: the unit of order.
 //!
+//! A large transaction comes in parts, so that nobody has to hold it whole: all have its number,
+//! its commit position and its time, and only the last one tells where it ends. The server sends
+//! nothing of a transaction that did not commit, so a part is as good as the whole.
+//!
 //! A transaction keeps the wire form of its tuples in one allocation and 24 bytes a change beside
 //! it, so that a million changes cost no million allocations, a transaction's memory is known
 //! exactly, and it is shared by reference between the ring and every shard.
 
 use std::sync::Arc;
 
+use crate::change::cursor::Position;
 use crate::change::id::Xid;
 use crate::change::lsn::Lsn;
 use crate::change::relation::Relation;
 use crate::change::tuple::Tuple;
 
-/// A committed transaction.
+/// A committed transaction, or a part of one.
 #[derive(Debug)]
 pub struct Transaction {
     /// Its number.
     pub xid: Xid,
     /// Where its commit record begins: the position in its changes' cursors.
     pub commit_lsn: Lsn,
-    /// Where its commit record ends: the position after it.
-    pub end_lsn: Lsn,
+    /// Where its commit record ends: the position after it. Absent: more parts follow.
+    pub end_lsn: Option<Lsn>,
     /// When it committed, by the server's clock.
     pub committed_at: Timestamp,
+    /// How many of its changes were in the parts before this one.
+    pub first_index: u32,
     relations: Vec<Arc<Relation>>,
     records: Vec<Record>,
     tuples: Vec<u8>,
@@ -119,24 +126,46 @@ impl Transaction {
         self.records.is_empty()
     }
 
+    /// The position before its first change.
+    #[must_use]
+    pub const fn begins_at(&self) -> Position {
+        Position::within(self.commit_lsn, self.first_index)
+    }
+
+    /// The position after its last change.
+    #[must_use]
+    pub fn ends_at(&self) -> Position {
+        match self.end_lsn {
+            Some(end_lsn) => Position::after(end_lsn),
+            None => self.position_after(self.len()),
+        }
+    }
+
+    /// The position after the first `count` changes that it holds.
+    #[must_use]
+    pub fn position_after(&self, count: usize) -> Position {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        Position::within(self.commit_lsn, self.first_index.saturating_add(count))
+    }
+
     /// The tables that it changed, each shape once.
     #[must_use]
     pub fn relations(&self) -> &[Arc<Relation>] {
         &self.relations
     }
 
-    /// Its changes in the order in which they were made.
+    /// The changes that it holds, in the order in which they were made.
     pub fn changes(&self) -> impl Iterator<Item = Change<'_>> {
         self.changes_from(0)
     }
 
-    /// Its changes from `index` on.
-    pub fn changes_from(&self, index: usize) -> impl Iterator<Item = Change<'_>> {
-        let records = self.records.iter().enumerate().skip(index);
-        records.filter_map(|(index, record)| self.view(index, record))
+    /// The same without the first `count`.
+    pub fn changes_from(&self, count: usize) -> impl Iterator<Item = Change<'_>> {
+        let records = self.records.iter().enumerate().skip(count);
+        records.filter_map(|(at, record)| self.view(at, record))
     }
 
-    fn view(&self, index: usize, record: &Record) -> Option<Change<'_>> {
+    fn view(&self, at: usize, record: &Record) -> Option<Change<'_>> {
         let relation = self.relations.get(usize::try_from(record.relation).ok()?)?;
         let tuples = self.tuples.get(record.tuples_at..)?;
         let (old, rest) = tuples.split_at_checked(usize::try_from(record.old_len).ok()?)?;
@@ -154,7 +183,8 @@ impl Transaction {
             RecordKind::DeleteByFull => ChangeKind::Delete { old: OldTuple::Full(old) },
             RecordKind::Truncate => ChangeKind::Truncate,
         };
-        Some(Change { index: u32::try_from(index).ok()?, relation, kind })
+        let index = self.first_index.checked_add(u32::try_from(at).ok()?)?;
+        Some(Change { index, relation, kind })
     }
 }
 
@@ -164,6 +194,9 @@ pub struct TransactionBuilder {
     xid: Xid,
     commit_lsn: Lsn,
     committed_at: Timestamp,
+    first_index: u32,
+    /// How many changes are still to be left out.
+    to_skip: u32,
     relations: Vec<Arc<Relation>>,
     records: Vec<Record>,
     tuples: Vec<u8>,
@@ -185,10 +218,20 @@ impl TransactionBuilder {
             xid,
             commit_lsn,
             committed_at,
+            first_index: 0,
+            to_skip: 0,
             relations: Vec::new(),
             records: Vec::new(),
             tuples: Vec::new(),
         }
+    }
+
+    /// Leaves out the first `count` changes, which others hold already.
+    #[must_use]
+    pub const fn skipping(mut self, count: u32) -> TransactionBuilder {
+        self.first_index = count;
+        self.to_skip = count;
+        self
     }
 
     /// Where the commit record begins.
@@ -197,10 +240,16 @@ impl TransactionBuilder {
         self.commit_lsn
     }
 
-    /// The memory held so far, in bytes.
+    /// How many changes are still to be left out.
     #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.tuples.capacity() + self.records.capacity() * size_of::<Record>()
+    pub const fn to_skip(&self) -> u32 {
+        self.to_skip
+    }
+
+    /// The size of what is held so far, in bytes.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.tuples.len() + self.records.len() * size_of::<Record>()
     }
 
     /// Adds one change; its tuples are copied.
@@ -213,6 +262,10 @@ impl TransactionBuilder {
         relation: &Arc<Relation>,
         change: ChangeKind<'_>,
     ) -> Result<(), TooLarge> {
+        if self.to_skip > 0 {
+            self.to_skip -= 1;
+            return Ok(());
+        }
         let none = Tuple::checked(&[], false);
         let (kind, old, new) = match change {
             ChangeKind::Insert { new } => (RecordKind::Insert, none, new),
@@ -233,7 +286,8 @@ impl TransactionBuilder {
         let (old, new) = (old.wire(), new.wire());
         let too_large = TooLarge { xid: self.xid };
         let narrow = |length: usize| u32::try_from(length).map_err(|_| too_large.clone());
-        narrow(self.records.len() + 1)?;
+        let count = narrow(self.records.len() + 1)?;
+        self.first_index.checked_add(count).ok_or_else(|| too_large.clone())?;
         let (old_len, new_len) = (narrow(old.len())?, narrow(new.len())?);
         let tuples_at = self.tuples.len();
         let relation = self.position_of(relation).ok_or_else(|| too_large.clone())?;
@@ -246,11 +300,35 @@ impl TransactionBuilder {
     /// Ends the transaction where its commit record ends.
     #[must_use]
     pub fn commit(mut self, end_lsn: Lsn) -> Transaction {
-        self.relations.shrink_to_fit();
-        self.records.shrink_to_fit();
-        self.tuples.shrink_to_fit();
-        let TransactionBuilder { xid, commit_lsn, committed_at, relations, records, tuples } = self;
-        Transaction { xid, commit_lsn, end_lsn, committed_at, relations, records, tuples }
+        self.take(Some(end_lsn))
+    }
+
+    /// Hands out what is held so far as a part; the builder goes on with the next one.
+    #[must_use]
+    pub fn cut(&mut self) -> Transaction {
+        let part = self.take(None);
+        self.first_index = part.position_after(part.len()).index;
+        part
+    }
+
+    fn take(&mut self, end_lsn: Option<Lsn>) -> Transaction {
+        let mut relations = std::mem::take(&mut self.relations);
+        let mut records = std::mem::take(&mut self.records);
+        let mut tuples = std::mem::take(&mut self.tuples);
+        relations.shrink_to_fit();
+        records.shrink_to_fit();
+        tuples.shrink_to_fit();
+        let &mut TransactionBuilder { xid, commit_lsn, committed_at, first_index, .. } = self;
+        Transaction {
+            xid,
+            commit_lsn,
+            end_lsn,
+            committed_at,
+            first_index,
+            relations,
+            records,
+            tuples,
+        }
     }
 
     /// Most changes are of the table that the one before was of, so the search begins at the end.
@@ -312,5 +390,30 @@ mod tests {
             assert_eq!(change.kind, kind);
         }
         assert_eq!(transaction.changes_from(5).count(), 2);
+    }
+
+    #[test]
+    fn parts_go_on_where_the_one_before_ended() {
+        let orders = relation("orders");
+        let mut builder = TransactionBuilder::new(Xid(7), Lsn::new(10), Timestamp(1));
+        let push = |builder: &mut TransactionBuilder| {
+            builder.push(&orders, ChangeKind::Insert { new: tuple(b"\0\x01n") }).unwrap();
+        };
+        push(&mut builder);
+        push(&mut builder);
+        let first = builder.cut();
+        push(&mut builder);
+        let last = builder.commit(Lsn::new(20));
+        assert_eq!((first.len(), first.end_lsn), (2, None));
+        assert_eq!(first.ends_at(), last.begins_at());
+        assert_eq!(last.ends_at(), Position::after(Lsn::new(20)));
+        assert_eq!(last.changes().map(|change| change.index).collect::<Vec<_>>(), [2]);
+
+        let mut again = TransactionBuilder::new(Xid(7), Lsn::new(10), Timestamp(1)).skipping(2);
+        for _ in 0..3 {
+            push(&mut again);
+        }
+        let again = again.commit(Lsn::new(20));
+        assert_eq!((again.begins_at(), again.len()), (last.begins_at(), 1));
     }
 }

@@ -10,6 +10,7 @@ use crate::config::Access;
 use crate::config::Config;
 use crate::config::TablePolicy;
 use crate::ingest;
+use crate::ingest::assemble::PART_BYTES;
 use crate::ingest::progress::Window;
 use crate::ingest::slot::NameError;
 use crate::ring;
@@ -74,6 +75,7 @@ pub(crate) fn ingest(config: &Config) -> Result<ingest::Settings, SettingsError>
         tls_ca_file: database.tls_ca_file.clone(),
         slot,
         window: Window { bytes: config.window.bytes, age: config.window.age },
+        part_bytes: PART_BYTES.min(config.ring.bytes_max / 16),
         ..ingest::Settings::new(connection)
     })
 }

@@ -11,11 +11,14 @@
 //!
 //! - A change is read with the shape that the stream announced before it, also where DDL changed
 //!   the shape in the middle of a transaction.
-//! - Nothing of a transaction leaves before its Commit.
+//! - A transaction leaves at its Commit; one that is large leaves in parts, each as soon as it is
+//!   full, and the last one at the Commit. (No transaction comes that did not commit.)
+//! - After a reconnect in the middle of a transaction, what left before is left out.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::change::cursor::Position;
 use crate::change::id::RelationId;
 use crate::change::lsn::Lsn;
 use crate::change::relation::Relation;
@@ -30,11 +33,17 @@ use crate::ingest::pgoutput;
 use crate::ingest::pgoutput::DecodeError;
 use crate::ingest::pgoutput::Message;
 
+/// How large a part of a transaction becomes, in bytes of memory.
+pub const PART_BYTES: usize = 8 << 20;
+
 /// Makes transactions of one connection's messages.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Assembler {
     relations: HashMap<RelationId, Arc<Relation>>,
     open: Option<TransactionBuilder>,
+    part_bytes: usize,
+    /// The position in the middle of a transaction up to which its changes left before.
+    left_before: Option<Position>,
 }
 
 /// What a message led to.
@@ -45,8 +54,8 @@ pub enum Step {
     /// A table's shape was announced. Whatever comes next may need it: it must be resolved and
     /// given to [`Assembler::learn`] before the next message is pushed.
     Resolve(RelationDescription),
-    /// A transaction is complete.
-    Committed(Transaction),
+    /// A transaction is complete, or a part of it is full.
+    Made(Transaction),
 }
 
 /// Why messages don't make a transaction. The connection can't be trusted any more.
@@ -91,28 +100,29 @@ pub enum AssembleError {
         /// How many the tuple has.
         found: usize,
     },
+    /// The connection before broke in the middle of a transaction, and it did not come again.
+    #[error("the transaction that commits at {commit_lsn} did not come again after a reconnect")]
+    Torn {
+        /// Where its commit record begins.
+        commit_lsn: Lsn,
+    },
     /// The transaction can't be held.
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
 }
 
 impl Assembler {
-    /// An assembler for a new connection.
+    /// An assembler for a new connection, which makes parts of about `part_bytes`. Where the one
+    /// before broke in the middle of a transaction, its changes up to `left_before` are left out.
     #[must_use]
-    pub fn new() -> Assembler {
-        Assembler::default()
+    pub fn new(part_bytes: usize, left_before: Option<Position>) -> Assembler {
+        Assembler { relations: HashMap::new(), open: None, part_bytes, left_before }
     }
 
     /// Whether a transaction has begun and not ended.
     #[must_use]
     pub const fn is_open(&self) -> bool {
         self.open.is_some()
-    }
-
-    /// The memory that the open transaction holds, in bytes.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.open.as_ref().map_or(0, TransactionBuilder::bytes)
     }
 
     /// Takes the shape that tuples of this table have from here on.
@@ -128,13 +138,19 @@ impl Assembler {
     pub fn push(&mut self, payload: &[u8]) -> Result<Step, AssembleError> {
         match pgoutput::decode(payload)? {
             Message::Insert { relation, new } => {
-                self.change("Insert", relation, ChangeKind::Insert { new })
+                let step = self.cut();
+                self.change("Insert", relation, ChangeKind::Insert { new })?;
+                Ok(step)
             }
             Message::Update { relation, old, new } => {
-                self.change("Update", relation, ChangeKind::Update { old, new })
+                let step = self.cut();
+                self.change("Update", relation, ChangeKind::Update { old, new })?;
+                Ok(step)
             }
             Message::Delete { relation, old } => {
-                self.change("Delete", relation, ChangeKind::Delete { old })
+                let step = self.cut();
+                self.change("Delete", relation, ChangeKind::Delete { old })?;
+                Ok(step)
             }
             Message::Truncate { relations } => {
                 for relation in relations.iter() {
@@ -143,11 +159,7 @@ impl Assembler {
                 Ok(Step::More)
             }
             Message::Begin { commit_lsn, committed_at, xid } => {
-                if let Some(open) = &self.open {
-                    return Err(AssembleError::Nested { commit_lsn: open.commit_lsn() });
-                }
-                self.open = Some(TransactionBuilder::new(xid, commit_lsn, committed_at));
-                Ok(Step::More)
+                self.begin(TransactionBuilder::new(xid, commit_lsn, committed_at))
             }
             Message::Commit { commit_lsn, end_lsn, .. } => self.commit(commit_lsn, end_lsn),
             Message::Relation(description) => Ok(Step::Resolve(description)),
@@ -157,12 +169,39 @@ impl Assembler {
         }
     }
 
+    fn begin(&mut self, transaction: TransactionBuilder) -> Result<Step, AssembleError> {
+        if let Some(open) = &self.open {
+            return Err(AssembleError::Nested { commit_lsn: open.commit_lsn() });
+        }
+        let commit_lsn = transaction.commit_lsn();
+        self.open = Some(match self.left_before {
+            Some(position) if position.lsn < commit_lsn => {
+                return Err(AssembleError::Torn { commit_lsn: position.lsn });
+            }
+            Some(position) if position.lsn == commit_lsn => {
+                self.left_before = None;
+                transaction.skipping(position.index)
+            }
+            _ => transaction,
+        });
+        Ok(Step::More)
+    }
+
+    /// Lets a part go that is full. Asked before a change is added, so that the last part of a
+    /// transaction is never empty.
+    fn cut(&mut self) -> Step {
+        match &mut self.open {
+            Some(open) if open.bytes() >= self.part_bytes => Step::Made(open.cut()),
+            _ => Step::More,
+        }
+    }
+
     fn change(
         &mut self,
         message: &'static str,
         relation: RelationId,
         change: ChangeKind<'_>,
-    ) -> Result<Step, AssembleError> {
+    ) -> Result<(), AssembleError> {
         let open = self.open.as_mut().ok_or(AssembleError::Outside { message })?;
         let Some(relation) = self.relations.get(&relation) else {
             return Err(AssembleError::UnknownRelation { relation });
@@ -178,7 +217,7 @@ impl Assembler {
             }
         }
         open.push(relation, change)?;
-        Ok(Step::More)
+        Ok(())
     }
 
     fn commit(&mut self, commit_lsn: Lsn, end_lsn: Lsn) -> Result<Step, AssembleError> {
@@ -187,7 +226,10 @@ impl Assembler {
             let expected = open.commit_lsn();
             return Err(AssembleError::OtherCommit { expected, found: commit_lsn });
         }
-        Ok(Step::Committed(open.commit(end_lsn)))
+        if open.to_skip() > 0 {
+            return Err(AssembleError::Torn { commit_lsn });
+        }
+        Ok(Step::Made(open.commit(end_lsn)))
     }
 }
 
@@ -238,20 +280,20 @@ mod tests {
     }
 
     fn knowing(relation: Arc<Relation>) -> Assembler {
-        let mut assembler = Assembler::new();
+        let mut assembler = Assembler::new(PART_BYTES, None);
         assembler.learn(relation);
         assembler
     }
 
     #[test]
-    fn nothing_leaves_before_commit() {
+    fn what_is_small_leaves_at_commit() {
         let mut assembler = knowing(table(1, 1));
         for payload in [BEGIN, INSERT, INSERT] {
             assert!(matches!(assembler.push(payload), Ok(Step::More)));
         }
         assert!(assembler.is_open());
-        let Ok(Step::Committed(transaction)) = assembler.push(COMMIT) else { panic!() };
-        assert_eq!((transaction.len(), transaction.end_lsn), (2, Lsn::new(0x20)));
+        let Ok(Step::Made(transaction)) = assembler.push(COMMIT) else { panic!() };
+        assert_eq!((transaction.len(), transaction.end_lsn), (2, Some(Lsn::new(0x20))));
         assert!(!assembler.is_open());
     }
 
@@ -262,18 +304,52 @@ mod tests {
         assembler.push(INSERT).unwrap();
         assembler.learn(table(2, 2));
         assembler.push(b"I\0\0\0\x01N\0\x02nn").unwrap();
-        let Ok(Step::Committed(transaction)) = assembler.push(COMMIT) else { panic!() };
+        let Ok(Step::Made(transaction)) = assembler.push(COMMIT) else { panic!() };
         let versions: Vec<_> =
             transaction.changes().map(|change| change.relation.version).collect();
         assert_eq!(versions, [1, 2]);
     }
 
+    /// The indexes of the changes in the parts of a transaction of five inserts.
+    fn parts(assembler: &mut Assembler) -> Vec<Vec<u32>> {
+        let mut parts = Vec::new();
+        for payload in [BEGIN, INSERT, INSERT, INSERT, INSERT, INSERT, COMMIT] {
+            if let Step::Made(part) = assembler.push(payload).unwrap() {
+                parts.push(part.changes().map(|change| change.index).collect());
+            }
+        }
+        parts
+    }
+
+    #[test]
+    fn what_is_large_leaves_in_parts_and_not_again_after_a_reconnect() {
+        let resumed = |left_before| {
+            let mut assembler = Assembler::new(60, left_before);
+            assembler.learn(table(1, 1));
+            assembler
+        };
+        let part = |indexes: &[u32]| indexes.to_vec();
+        let mut assembler = resumed(None);
+        assert_eq!(parts(&mut assembler), [part(&[0, 1]), part(&[2, 3]), part(&[4])]);
+        let mut assembler = resumed(Some(Position::within(Lsn::new(0x10), 3)));
+        assert_eq!(parts(&mut assembler), [part(&[3, 4])]);
+        assert_eq!(parts(&mut assembler).concat().len(), 5, "only the first is a repetition");
+
+        let mut assembler = resumed(Some(Position::within(Lsn::new(0x9), 3)));
+        let result = assembler.push(BEGIN).unwrap_err();
+        assert_eq!(result, AssembleError::Torn { commit_lsn: Lsn::new(0x9) });
+        let mut assembler = resumed(Some(Position::within(Lsn::new(0x10), 3)));
+        assembler.push(BEGIN).unwrap();
+        let result = assembler.push(COMMIT).unwrap_err();
+        assert_eq!(result, AssembleError::Torn { commit_lsn: Lsn::new(0x10) });
+    }
+
     #[test]
     fn what_cannot_be_is_an_error() {
-        let result = Assembler::new().push(INSERT).unwrap_err();
+        let result = Assembler::new(PART_BYTES, None).push(INSERT).unwrap_err();
         assert_eq!(result, AssembleError::Outside { message: "Insert" });
 
-        let mut assembler = Assembler::new();
+        let mut assembler = Assembler::new(PART_BYTES, None);
         assembler.push(BEGIN).unwrap();
         let result = assembler.push(INSERT).unwrap_err();
         assert_eq!(result, AssembleError::UnknownRelation { relation: RelationId(1) });
@@ -283,7 +359,7 @@ mod tests {
         let result = assembler.push(INSERT).unwrap_err();
         assert!(matches!(result, AssembleError::ColumnCount { expected: 2, found: 1, .. }));
 
-        let mut assembler = Assembler::new();
+        let mut assembler = Assembler::new(PART_BYTES, None);
         assembler.push(BEGIN).unwrap();
         let result = assembler.push(BEGIN).unwrap_err();
         assert_eq!(result, AssembleError::Nested { commit_lsn: Lsn::new(0x10) });
@@ -291,7 +367,7 @@ mod tests {
 
     #[test]
     fn a_message_outside_a_transaction_leads_to_nothing() {
-        let result = Assembler::new().push(b"M\0\0\0\0\0\0\0\0\x01p\0\0\0\0\0");
+        let result = Assembler::new(PART_BYTES, None).push(b"M\0\0\0\0\0\0\0\0\x01p\0\0\0\0\0");
         assert!(matches!(result, Ok(Step::More)));
     }
 }

@@ -8,7 +8,6 @@ use std::collections::VecDeque;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 
-use crate::change::lsn::Lsn;
 use crate::ingest::error::IngestError;
 use crate::ring::feed::Feed;
 use crate::ring::feed::Routed;
@@ -29,8 +28,8 @@ impl Downstream {
         Downstream { feeds, routed, waiting: VecDeque::new() }
     }
 
-    /// Up to where every shard has routed; absent without shards.
-    pub(crate) fn routed(&self) -> Option<Lsn> {
+    /// How many of the transactions pushed every shard has routed; absent without shards.
+    pub(crate) fn routed(&self) -> Option<u64> {
         self.routed.iter().map(Routed::get).min()
     }
 
@@ -75,6 +74,7 @@ impl Downstream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::change::lsn::Lsn;
     use tokio::sync::mpsc;
 
     #[tokio::test]

@@ -7,14 +7,16 @@
 //!     └────────── status, confirmed position held back ──────── progress ◀───Routed────┘
 //! ```
 //!
+//! A large transaction goes through in parts, so that memory has a bound whatever is committed.
+//!
 //! `run` is the stage: it connects, streams, and connects again. It wants a thread and a
 //! current-thread runtime of its own, because it sleeps between reads of a busy stream
 //! (`frames`).
 //!
 //! # Invariants
 //!
-//! - Every transaction that ended after the `tail` of the last [`Feed::Start`] is fed once, in
-//!   commit order, or a new `Start` says that history was lost.
+//! - Every change of a transaction that ended after the `tail` of the last [`Feed::Start`] is fed
+//!   once, in commit order, or a new `Start` says that history was lost.
 //! - No frame is read while a shard has no room or too much is in flight, and the server still
 //!   hears from us in time.
 //! - A position is confirmed only after every shard has routed it, and held back by the window.
@@ -31,6 +33,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::Catalog;
+use crate::ingest::assemble::PART_BYTES;
 use crate::ingest::error::IngestError;
 use crate::ingest::frames::Reading;
 use crate::ingest::progress::Window;
@@ -68,9 +71,11 @@ pub struct Settings {
     pub window: Window,
     /// How the stream is read.
     pub reading: Reading,
-    /// How much may be received and not yet routed, in bytes of memory; one transaction that is
-    /// larger passes alone. Default 64 MiB: a burst of a second, and what a restart reads again.
+    /// How much may be received and not yet routed, in bytes of memory. Default 64 MiB: a burst of a
+    /// second, and what a restart reads again.
     pub in_flight_bytes_max: usize,
+    /// How large a part of a large transaction becomes, in bytes of memory. Default 8 MiB.
+    pub part_bytes: usize,
     /// How long connecting may take, and how long the end of the stream is waited for. Default
     /// 10 s.
     pub patience: Duration,
@@ -91,6 +96,7 @@ impl Settings {
             window: Window::default(),
             reading: Reading::default(),
             in_flight_bytes_max: 64 << 20,
+            part_bytes: PART_BYTES,
             patience: Duration::from_secs(10),
             silence_max: Duration::from_mins(2),
         }
@@ -156,7 +162,7 @@ pub enum State {
 /// What the stage counts. Positions are those of [`Lsn::bytes`](crate::change::lsn::Lsn::bytes).
 #[derive(Debug, Default)]
 pub struct Meters {
-    /// Transactions handed to the shards.
+    /// Transactions handed to the shards, each when its last part was.
     pub transactions: AtomicU64,
     /// Changes in them.
     pub changes: AtomicU64,

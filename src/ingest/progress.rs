@@ -15,6 +15,7 @@
 //!
 //! - A position is confirmed only when every shard has routed everything up to it.
 //!   (Test `what_is_not_routed_is_not_confirmed`.)
+//! - Nothing is confirmed beyond a transaction of which only parts were handed over.
 //! - A keepalive's position counts only when no transaction is open.
 //! - The confirmed position never goes back.
 //!
@@ -61,10 +62,19 @@ pub struct Progress {
     received: Lsn,
     head: Lsn,
     confirmed: Lsn,
-    in_flight: VecDeque<(Lsn, usize)>,
+    in_flight: VecDeque<InFlight>,
     in_flight_bytes: usize,
+    /// How many were handed over, of this source and of those before it.
+    handed_over: u64,
     routed: Lsn,
     marks: VecDeque<Mark>,
+}
+
+/// A transaction, or a part of one, that not every shard has routed.
+#[derive(Clone, Copy, Debug)]
+struct InFlight {
+    end_lsn: Option<Lsn>,
+    bytes: usize,
 }
 
 /// An end of a transaction, or of several that came close together.
@@ -87,9 +97,16 @@ impl Progress {
             confirmed,
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
+            handed_over: 0,
             routed: confirmed,
             marks: VecDeque::new(),
         }
+    }
+
+    /// Begins anew with another source. What is still in flight counts no more.
+    pub fn begin(&mut self, confirmed: Lsn) {
+        let handed_over = self.handed_over;
+        *self = Progress { handed_over, ..Progress::new(self.window, confirmed) };
     }
 
     /// Up to where the log was received: what a status reports as written.
@@ -128,11 +145,15 @@ impl Progress {
         self.received = self.received.max(lsn);
     }
 
-    /// Notes that the transaction ending at `end_lsn`, which holds `bytes`, was handed over.
-    pub fn hand_over(&mut self, end_lsn: Lsn, bytes: usize, now: Instant) {
-        self.in_flight.push_back((end_lsn, bytes));
+    /// Notes that the transaction ending at `end_lsn`, which holds `bytes`, was handed over; or a
+    /// part of one, which has no end.
+    pub fn hand_over(&mut self, end_lsn: Option<Lsn>, bytes: usize, now: Instant) {
+        self.in_flight.push_back(InFlight { end_lsn, bytes });
         self.in_flight_bytes += bytes;
-        self.reach(end_lsn, now);
+        self.handed_over += 1;
+        if let Some(end_lsn) = end_lsn {
+            self.reach(end_lsn, now);
+        }
     }
 
     /// Notes that nothing more ended up to `lsn`. Only to be called while no transaction is open.
@@ -143,14 +164,15 @@ impl Progress {
         self.settle();
     }
 
-    /// Notes up to where every shard has routed.
-    pub fn route(&mut self, least: Lsn) {
-        while let Some((end_lsn, bytes)) = self.in_flight.front()
-            && *end_lsn <= least
+    /// Notes how many of what was handed over every shard has routed; absent: all of it.
+    pub fn route(&mut self, least: Option<u64>) {
+        let behind = self.handed_over.saturating_sub(least.unwrap_or(self.handed_over));
+        let behind = usize::try_from(behind).unwrap_or(usize::MAX);
+        while self.in_flight.len() > behind
+            && let Some(InFlight { end_lsn, bytes }) = self.in_flight.pop_front()
         {
             self.in_flight_bytes -= bytes;
-            self.routed = self.routed.max(*end_lsn);
-            self.in_flight.pop_front();
+            self.routed = self.routed.max(end_lsn.unwrap_or(Lsn::ZERO));
         }
         self.settle();
     }
@@ -211,12 +233,12 @@ mod tests {
     fn what_is_not_routed_is_not_confirmed() {
         let start = Instant::now();
         let mut progress = Progress::new(WINDOW, at(100));
-        progress.hand_over(at(200), 10, start);
+        progress.hand_over(Some(at(200)), 10, start);
         assert_eq!(progress.confirm(seconds(start, 100)), None);
         assert_eq!(progress.in_flight_bytes(), 10);
-        progress.route(at(199));
+        progress.route(Some(0));
         assert_eq!(progress.confirm(seconds(start, 100)), None);
-        progress.route(at(200));
+        progress.route(Some(1));
         assert_eq!(progress.confirm(seconds(start, 100)), Some(at(200)));
         assert_eq!(progress.in_flight_bytes(), 0);
     }
@@ -225,9 +247,9 @@ mod tests {
     fn a_transaction_leaves_the_window_by_age() {
         let start = Instant::now();
         let mut progress = Progress::new(WINDOW, at(100));
-        progress.hand_over(at(200), 10, start);
-        progress.hand_over(at(300), 10, seconds(start, 30));
-        progress.route(at(300));
+        progress.hand_over(Some(at(200)), 10, start);
+        progress.hand_over(Some(at(300)), 10, seconds(start, 30));
+        progress.route(Some(2));
         assert_eq!(progress.confirm(seconds(start, 59)), None);
         assert_eq!(progress.confirm(seconds(start, 60)), Some(at(200)));
         assert_eq!(progress.confirm(seconds(start, 60)), None);
@@ -238,12 +260,12 @@ mod tests {
     fn a_transaction_leaves_the_window_by_bytes() {
         let start = Instant::now();
         let mut progress = Progress::new(WINDOW, at(100));
-        progress.hand_over(at(200), 10, start);
-        progress.hand_over(at(1224), 10, start);
-        progress.route(at(1224));
+        progress.hand_over(Some(at(200)), 10, start);
+        progress.hand_over(Some(at(1224)), 10, start);
+        progress.route(Some(2));
         assert_eq!(progress.confirm(start), None);
-        progress.hand_over(at(1225), 10, start);
-        progress.route(at(1225));
+        progress.hand_over(Some(at(1225)), 10, start);
+        progress.route(Some(3));
         assert_eq!(progress.confirm(start), Some(at(200)));
     }
 
@@ -260,12 +282,40 @@ mod tests {
     fn a_keepalive_does_not_overtake_what_is_in_flight() {
         let start = Instant::now();
         let mut progress = Progress::new(WINDOW, at(100));
-        progress.hand_over(at(200), 10, start);
+        progress.hand_over(Some(at(200)), 10, start);
         progress.idle(at(5000), start);
         assert_eq!(progress.routed(), at(100));
         assert_eq!(progress.confirm(seconds(start, 60)), None);
-        progress.route(at(200));
+        progress.route(Some(1));
         assert_eq!(progress.confirm(seconds(start, 60)), Some(at(5000)));
+    }
+
+    #[test]
+    fn nothing_is_confirmed_beyond_a_transaction_that_has_not_ended() {
+        let start = Instant::now();
+        let mut progress = Progress::new(WINDOW, at(100));
+        progress.hand_over(Some(at(200)), 10, start);
+        progress.hand_over(None, 10, start);
+        progress.route(Some(2));
+        assert_eq!((progress.in_flight_bytes(), progress.head()), (0, at(200)));
+        assert_eq!(progress.confirm(seconds(start, 100)), Some(at(200)));
+        progress.hand_over(Some(at(300)), 10, start);
+        assert_eq!(progress.confirm(seconds(start, 200)), None);
+        progress.route(Some(3));
+        assert_eq!(progress.confirm(seconds(start, 200)), Some(at(300)));
+    }
+
+    #[test]
+    fn what_was_in_flight_before_another_source_is_not_counted() {
+        let start = Instant::now();
+        let mut progress = Progress::new(WINDOW, at(100));
+        progress.hand_over(Some(at(200)), 10, start);
+        progress.begin(at(50));
+        progress.hand_over(Some(at(60)), 10, start);
+        progress.route(Some(1));
+        assert_eq!((progress.in_flight_bytes(), progress.routed()), (10, at(50)));
+        progress.route(Some(2));
+        assert_eq!((progress.in_flight_bytes(), progress.routed()), (0, at(60)));
     }
 
     #[test]
@@ -273,10 +323,10 @@ mod tests {
         let start = Instant::now();
         let mut progress = Progress::new(WINDOW, at(100));
         for kilobytes in 0..100_000 {
-            progress.hand_over(at(200 + kilobytes), 10, start);
+            progress.hand_over(Some(at(200 + kilobytes)), 10, start);
         }
         assert!(progress.marks.len() < 500, "{}", progress.marks.len());
-        progress.route(at(1_000_000));
+        progress.route(None);
         let confirmed = progress.confirm(start).unwrap();
         let held_back = progress.head().bytes_since(confirmed);
         assert!((WINDOW.bytes..WINDOW.bytes + 2 * MARK_BYTES).contains(&held_back), "{held_back}");

@@ -7,12 +7,14 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::Catalog;
+use crate::change::cursor::Position;
 use crate::change::cursor::Source;
 use crate::change::lsn::Lsn;
 use crate::ingest::Meters;
 use crate::ingest::Settings;
 use crate::ingest::Stage;
 use crate::ingest::State;
+use crate::ingest::assemble::AssembleError;
 use crate::ingest::downstream::Downstream;
 use crate::ingest::error::IngestError;
 use crate::ingest::error::NextStep;
@@ -36,6 +38,10 @@ pub(crate) async fn run(stage: Stage) -> Result<(), IngestError> {
             return Ok(());
         };
         let reason: Arc<str> = error.chain().into();
+        if matches!(error, IngestError::Assemble(AssembleError::Torn { .. })) {
+            // What the shards have of it has no end: a new history begins.
+            ingest.source = None;
+        }
         let after = match next_step(&error, ingest.attempts) {
             NextStep::Reconnect { after } => after,
             NextStep::Replace { after } if ingest.settings.slot.create => {
@@ -69,6 +75,8 @@ pub(crate) struct Ingest {
     pub(crate) progress: Progress,
     /// Attempts that failed since something new came.
     pub(crate) attempts: usize,
+    /// How far a transaction was handed over of which more is to come; absent between two.
+    pub(crate) left: Option<Position>,
     state: watch::Sender<State>,
     meters: Arc<Meters>,
     source: Option<Source>,
@@ -87,6 +95,7 @@ impl Ingest {
             progress: Progress::new(settings.window, Lsn::ZERO),
             settings,
             attempts: 0,
+            left: None,
             state,
             meters,
             source: None,
@@ -132,7 +141,7 @@ impl Ingest {
             self.downstream.push(Feed::Resumed)?;
         }
         self.interrupted = false;
-        Ok(Stream::new(walsender, &self.settings, slot.sender_timeout_ms))
+        Ok(Stream::new(walsender, &self.settings, slot.sender_timeout_ms, self.left))
     }
 
     /// Whether what comes from this slot follows on what was fed. Not so after a failover, where
@@ -145,7 +154,8 @@ impl Ingest {
     fn begin(&mut self, source: Source, slot: Slot) -> Result<(), IngestError> {
         let tail = slot.confirmed_lsn;
         self.source = Some(source);
-        self.progress = Progress::new(self.settings.window, tail);
+        self.left = None;
+        self.progress.begin(tail);
         self.target = Some(reachable(slot.flushed_lsn));
         self.downstream.push(Feed::Start { source, tail })
     }

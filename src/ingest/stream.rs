@@ -15,6 +15,7 @@ use tokio::time::sleep_until;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::change::cursor::Position;
 use crate::change::lsn::Lsn;
 use crate::change::relation::Relation;
 use crate::change::relation::RelationDescription;
@@ -68,10 +69,13 @@ enum Flow {
 }
 
 impl Stream {
+    /// A connection that has just begun to stream. Where the one before broke in the middle of a
+    /// transaction, `left_before` is how far that was handed over.
     pub(crate) fn new(
         walsender: Walsender,
         settings: &Settings,
         sender_timeout_ms: Option<u64>,
+        left_before: Option<Position>,
     ) -> Stream {
         let limit =
             sender_timeout_ms.map_or(STATUS_EVERY, |limit| Duration::from_millis(limit / 3));
@@ -79,7 +83,7 @@ impl Stream {
         let now = Instant::now();
         Stream {
             walsender,
-            assembler: Assembler::new(),
+            assembler: Assembler::new(settings.part_bytes, left_before),
             status_every: STATUS_EVERY.min(limit).min(window),
             began_at: now,
             told_at: now,
@@ -145,7 +149,7 @@ impl Stream {
             };
             match step {
                 Step::More => {}
-                Step::Committed(transaction) => {
+                Step::Made(transaction) => {
                     self.hand_over(ingest, transaction, now)?;
                     if !fits(ingest) {
                         break;
@@ -168,7 +172,8 @@ impl Stream {
         now: Instant,
     ) -> Result<(), IngestError> {
         ingest.progress.receive(wal_end);
-        if self.assembler.is_open() {
+        // The rest of a transaction of which a part was handed over is still to come.
+        if self.assembler.is_open() || ingest.left.is_some() {
             return Ok(());
         }
         self.quiet_until(ingest, wal_end, now)
@@ -195,17 +200,19 @@ impl Stream {
         now: Instant,
     ) -> Result<(), IngestError> {
         self.busy = true;
-        let end_lsn = transaction.end_lsn;
-        if end_lsn <= ingest.progress.head() {
-            ingest.meters().repeated.fetch_add(1, Ordering::Relaxed);
+        let (end_lsn, last) = (transaction.end_lsn, u64::from(transaction.end_lsn.is_some()));
+        // What began to commit before the head has ended there.
+        if transaction.commit_lsn < ingest.progress.head() {
+            ingest.meters().repeated.fetch_add(last, Ordering::Relaxed);
             return Ok(());
         }
         ingest.attempts = 0;
-        if transaction.is_empty() {
+        if let Some(end_lsn) = end_lsn.filter(|_| transaction.is_empty()) {
             return self.quiet_until(ingest, end_lsn, now);
         }
+        ingest.left = end_lsn.is_none().then(|| transaction.ends_at());
         let meters = ingest.meters();
-        meters.transactions.fetch_add(1, Ordering::Relaxed);
+        meters.transactions.fetch_add(last, Ordering::Relaxed);
         let changes = u64::try_from(transaction.len()).unwrap_or(u64::MAX);
         meters.changes.fetch_add(changes, Ordering::Relaxed);
         self.advance = None;
@@ -333,8 +340,7 @@ fn fits(ingest: &mut Ingest) -> bool {
 }
 
 fn route(ingest: &mut Ingest) {
-    let routed = ingest.downstream.routed().unwrap_or(ingest.progress.head());
-    ingest.progress.route(routed);
+    ingest.progress.route(ingest.downstream.routed());
 }
 
 fn stream_error(error: WalsenderError) -> IngestError {

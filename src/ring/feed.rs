@@ -19,9 +19,10 @@ pub enum Feed {
         /// Everything that ended after this position will be fed.
         tail: Lsn,
     },
-    /// The next transaction in commit order. May be a repetition after a reconnect.
+    /// The next transaction in commit order, or the next part of one. The parts of one follow each
+    /// other; after the first may come a `Start`, and then no more of them.
     Transaction(Arc<Transaction>),
-    /// Nothing more ended up to here.
+    /// Nothing more ended up to here. Never between two parts.
     Advance(Lsn),
     /// The ring has caught up with where the log stood at the start: clients may come.
     Live,
@@ -31,8 +32,8 @@ pub enum Feed {
     Resumed,
 }
 
-/// Up to where one shard has routed everything: written by the shard, read by what confirms the
-/// slot.
+/// How many of the transactions (and parts of them) that one shard was fed it has routed: written by
+/// the shard, read by what confirms the slot.
 #[derive(Clone, Debug, Default)]
 pub struct Routed(Arc<AtomicU64>);
 
@@ -43,14 +44,14 @@ impl Routed {
         Routed::default()
     }
 
-    /// Notes that everything that ended at or before `end_lsn` is in the outboxes.
-    pub fn set(&self, end_lsn: Lsn) {
-        self.0.store(end_lsn.bytes(), Ordering::Release);
+    /// Notes that the next `count` that were fed are in the outboxes.
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Release);
     }
 
-    /// The position last noted.
+    /// How many there were.
     #[must_use]
-    pub fn get(&self) -> Lsn {
-        Lsn::new(self.0.load(Ordering::Acquire))
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
     }
 }

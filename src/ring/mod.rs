@@ -1,5 +1,9 @@
 //! What just happened: the recent transactions by position, read forward from a cursor.
 //!
+//! A large transaction comes in parts and is held in parts: each is evicted by itself, so that the
+//! tail may lie inside a transaction, and so may the head. What is said of transactions here is
+//! true of parts.
+//!
 //! Reconnect, slow consumer and restart are one thing here: a cursor read forward through the
 //! ring. Each shard keeps a ring of its own. The transactions are shared by reference, so a second
 //! ring costs a pointer a transaction and no lock, and its head is by construction where its shard
@@ -7,8 +11,8 @@
 //!
 //! # Invariants
 //!
-//! - Everything that ended after [`Ring::tail`] and not after [`Ring::head`] is in the ring.
-//!   (Test `a_cursor_is_served_exactly_or_refused`.)
+//! - Every change after [`Ring::tail`] and not after [`Ring::head`] is in the ring.
+//!   (Tests `a_cursor_is_served_exactly_or_refused`, `a_cursor_inside_a_large_transaction_is_served`.)
 //! - Positions only grow: an append that does not end after the head is a repetition and ignored.
 //! - The newest transaction stays, however large.
 
@@ -48,8 +52,8 @@ impl Default for Settings {
 pub struct Ring {
     settings: Settings,
     source: Source,
-    tail: Lsn,
-    head: Lsn,
+    tail: Position,
+    head: Position,
     bytes: usize,
     first: u64,
     held: VecDeque<(Instant, Arc<Transaction>)>,
@@ -59,9 +63,9 @@ pub struct Ring {
 /// the log is; they say nothing to another ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
-    /// The number of the transaction, counted from the ring's beginning.
+    /// The number of the transaction (or part), counted from the ring's beginning.
     pub transaction: u64,
-    /// The index of the change in it.
+    /// How many of the changes that it holds were read.
     pub change: usize,
 }
 
@@ -99,6 +103,7 @@ impl Ring {
     /// An empty ring of `source`, to which everything that ends after `tail` will be appended.
     #[must_use]
     pub const fn new(settings: Settings, source: Source, tail: Lsn) -> Ring {
+        let tail = Position::after(tail);
         Ring { settings, source, tail, head: tail, bytes: 0, first: 0, held: VecDeque::new() }
     }
 
@@ -110,13 +115,13 @@ impl Ring {
 
     /// The oldest position that can be read on from.
     #[must_use]
-    pub const fn tail(&self) -> Lsn {
+    pub const fn tail(&self) -> Position {
         self.tail
     }
 
     /// The newest position reached.
     #[must_use]
-    pub const fn head(&self) -> Lsn {
+    pub const fn head(&self) -> Position {
         self.head
     }
 
@@ -135,10 +140,11 @@ impl Ring {
 
     /// Takes the next transaction in commit order; `false` where it is a repetition.
     pub fn append(&mut self, transaction: Arc<Transaction>) -> bool {
-        if transaction.end_lsn <= self.head {
+        let end = transaction.ends_at();
+        if end <= self.head {
             return false;
         }
-        self.head = transaction.end_lsn;
+        self.head = end;
         self.bytes += transaction.bytes();
         self.held.push_back((Instant::now(), transaction));
         self.evict();
@@ -147,7 +153,7 @@ impl Ring {
 
     /// Notes that nothing more ended up to `lsn`.
     pub fn advance(&mut self, lsn: Lsn) {
-        self.head = self.head.max(lsn);
+        self.head = self.head.max(Position::after(lsn));
     }
 
     /// The transaction at a place; `None` where it was evicted or is not there yet.
@@ -173,26 +179,26 @@ impl Ring {
             return Err(Gap::OtherHistory);
         }
         let Position { lsn, index } = cursor.position;
-        if cursor.position > Position::after(self.head) {
+        if cursor.position > self.head {
             return Err(Gap::Ahead);
         }
-        if lsn < self.tail {
+        if cursor.position < self.tail {
             return Err(Gap::TooOld);
         }
-        let at = |offset| self.first.saturating_add(u64::try_from(offset).unwrap_or(u64::MAX));
-        if index == 0 {
-            let offset = self.held.partition_point(|(_, held)| held.end_lsn <= lsn);
-            return Ok(Place { transaction: at(offset), change: 0 });
-        }
-        let offset = self.held.partition_point(|(_, held)| held.commit_lsn < lsn);
-        match self.held.get(offset) {
+        let offset = self.held.partition_point(|(_, held)| held.ends_at() <= cursor.position);
+        let transaction = self.first.saturating_add(u64::try_from(offset).unwrap_or(u64::MAX));
+        let change = match self.held.get(offset) {
             Some((_, held)) if held.commit_lsn == lsn => {
-                let change = usize::try_from(index).unwrap_or(usize::MAX).min(held.len());
-                Ok(Place { transaction: at(offset), change })
+                let read = index.saturating_sub(held.first_index);
+                usize::try_from(read).unwrap_or(usize::MAX).min(held.len())
             }
+            // Between two transactions.
+            Some((_, held)) if index == 0 && held.first_index == 0 => 0,
+            None if index == 0 || cursor.position == self.head => 0,
             // It was published then, and is not now.
-            _ => Err(Gap::TooOld),
-        }
+            _ => return Err(Gap::TooOld),
+        };
+        Ok(Place { transaction, change })
     }
 
     fn evict(&mut self) {
@@ -203,7 +209,7 @@ impl Ring {
             if self.bytes <= self.settings.bytes_max && !aged {
                 return;
             }
-            self.tail = transaction.end_lsn;
+            self.tail = transaction.ends_at();
             self.bytes -= transaction.bytes();
             self.first += 1;
             self.held.pop_front();
@@ -286,6 +292,59 @@ mod tests {
         assert_eq!(ring.place_after(foreign), Err(Gap::OtherHistory));
     }
 
+    /// A transaction of three parts of two changes, as `transaction` makes it, in a ring that holds
+    /// two of them.
+    fn ring_with_parts(parts: usize) -> Ring {
+        let mut ring = ring(&[110], 2);
+        for part in 0..parts {
+            let before = u32::try_from(2 * part).unwrap();
+            let builder = TransactionBuilder::new(Xid(2), Lsn::new(119), Timestamp(0));
+            let mut builder = builder.skipping(before);
+            for _ in 0..before + 2 {
+                builder.push(&relation(), ChangeKind::Truncate).unwrap();
+            }
+            let last = part == 2;
+            let part = if last { builder.commit(Lsn::new(120)) } else { builder.cut() };
+            assert!(ring.append(Arc::new(part)));
+        }
+        ring
+    }
+
+    #[test]
+    fn a_cursor_inside_a_large_transaction_is_served() {
+        let within = |count| Position::within(Lsn::new(119), count);
+        let at = |transaction, change| Ok(Place { transaction, change });
+
+        let ring = ring_with_parts(2);
+        assert_eq!((ring.tail(), ring.head()), (Position::after(Lsn::new(110)), within(4)));
+        for (cursor, expected) in [
+            (cursor(110, 0), at(1, 0)),
+            (cursor(119, 0), at(1, 0)),
+            (cursor(119, 1), at(1, 1)),
+            (cursor(119, 2), at(2, 0)),
+            (cursor(119, 3), at(2, 1)),
+            (cursor(119, 4), at(3, 0)),
+            (cursor(119, 5), Err(Gap::Ahead)),
+            (cursor(120, 0), Err(Gap::Ahead)),
+        ] {
+            assert_eq!(ring.place_after(cursor), expected, "{cursor} of an unfinished one");
+        }
+
+        let ring = ring_with_parts(3);
+        assert_eq!((ring.tail(), ring.head()), (within(2), Position::after(Lsn::new(120))));
+        for (cursor, expected) in [
+            (cursor(110, 0), Err(Gap::TooOld)),
+            (cursor(119, 0), Err(Gap::TooOld)),
+            (cursor(119, 1), Err(Gap::TooOld)),
+            (cursor(119, 2), at(2, 0)),
+            (cursor(119, 5), at(3, 1)),
+            (cursor(119, 6), at(3, 2)),
+            (cursor(120, 0), at(4, 0)),
+        ] {
+            assert_eq!(ring.place_after(cursor), expected, "{cursor} of one that lost its begin");
+        }
+    }
+
     #[test]
     fn a_repetition_is_ignored() {
         let mut ring = ring(&[110, 120], 9);
@@ -297,8 +356,8 @@ mod tests {
     #[test]
     fn the_newest_transaction_stays_however_large() {
         let ring = ring(&[110, 120, 130], 0);
-        assert_eq!(ring.tail(), Lsn::new(120));
-        assert_eq!(ring.get(2).map(|held| held.end_lsn), Some(Lsn::new(130)));
+        assert_eq!(ring.tail(), Position::after(Lsn::new(120)));
+        assert_eq!(ring.get(2).and_then(|held| held.end_lsn), Some(Lsn::new(130)));
         assert!(ring.get(1).is_none());
     }
 
@@ -307,6 +366,6 @@ mod tests {
         let mut ring = ring(&[110], 9);
         tokio::time::advance(Duration::from_secs(601)).await;
         ring.append(transaction(120));
-        assert_eq!(ring.tail(), Lsn::new(110));
+        assert_eq!(ring.tail(), Position::after(Lsn::new(110)));
     }
 }

@@ -35,7 +35,7 @@ use crate::route::shard::Shard;
 use crate::route::shard::Steps;
 use crate::route::shard::widen;
 
-/// The transaction that is being matched.
+/// The transaction, or part of one, that is being matched.
 #[derive(Debug)]
 pub(crate) struct Routing {
     transaction: Arc<Transaction>,
@@ -48,8 +48,7 @@ pub(crate) struct Routing {
 impl Routing {
     /// The position after everything matched so far; `None` before the first change.
     pub(crate) fn position(&self) -> Option<Position> {
-        let count = u32::try_from(self.next).ok().filter(|count| *count > 0)?;
-        Some(Position::within(self.transaction.commit_lsn, count))
+        (self.next > 0).then(|| self.transaction.position_after(self.next))
     }
 }
 
@@ -62,6 +61,8 @@ pub(crate) struct Pass {
     frames: u32,
     bytes: usize,
     changes: usize,
+    /// Transactions (and parts) of which nothing is left to match.
+    transactions: u64,
     payloads: Vec<Payload>,
     dirty: Vec<SessionKey>,
     body: Vec<u8>,
@@ -121,18 +122,19 @@ impl Shard {
         while let Some(feed) = self.incoming.pop_front() {
             match feed {
                 Feed::Transaction(transaction) => {
-                    let Some(ring) = self.ring.as_mut() else { continue };
-                    let number = ring.end().transaction;
-                    if ring.append(Arc::clone(&transaction)) {
+                    let number = self.ring.as_ref().map_or(0, |ring| ring.end().transaction);
+                    let ring = self.ring.as_mut();
+                    if ring.is_some_and(|ring| ring.append(Arc::clone(&transaction))) {
                         self.routing = Some(Routing { transaction, number, next: 0 });
                         return true;
                     }
+                    self.pass.transactions += 1;
                 }
                 Feed::Advance(lsn) => {
                     if let Some(ring) = self.ring.as_mut() {
                         ring.advance(lsn);
                     }
-                    self.complete_lsn = self.complete_lsn.max(lsn);
+                    self.matched = self.matched.max(Position::after(lsn));
                 }
                 Feed::Start { source, tail } => {
                     if !self.pass.touched.is_empty() {
@@ -152,8 +154,7 @@ impl Shard {
     fn start(&mut self, source: Source, tail: Lsn) {
         let first = self.ring.is_none();
         self.ring = Some(Ring::new(self.settings.ring, source, tail));
-        self.complete_lsn = tail;
-        self.shared.routed.set(tail);
+        self.matched = Position::after(tail);
         self.pass.start = self.place();
         if first {
             return;
@@ -176,7 +177,7 @@ impl Shard {
         let transaction = Arc::clone(&routing.transaction);
         if transaction.relations().iter().all(|it| self.groups.table(it.id).is_none()) {
             self.pass.changes += 1;
-            self.complete_lsn = transaction.end_lsn;
+            self.end_transaction(&transaction);
             return true;
         }
         for change in transaction.changes_from(routing.next) {
@@ -197,8 +198,13 @@ impl Shard {
             self.pass.changes += 1;
             routing.next += 1;
         }
-        self.complete_lsn = transaction.end_lsn;
+        self.end_transaction(&transaction);
         true
+    }
+
+    fn end_transaction(&mut self, transaction: &Transaction) {
+        self.matched = transaction.ends_at();
+        self.pass.transactions += 1;
     }
 
     /// A table's changes come in a new shape: every subscription to it is judged again.
@@ -306,7 +312,7 @@ impl Shard {
         }
         self.pass.payloads.clear();
         (self.pass.frames, self.pass.bytes, self.pass.changes) = (0, 0, 0);
-        self.shared.routed.set(self.complete_lsn);
+        self.shared.routed.add(std::mem::take(&mut self.pass.transactions));
         self.settle_parked();
         true
     }

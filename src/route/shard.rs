@@ -135,8 +135,8 @@ pub struct Shard {
     pub(crate) incoming: VecDeque<Feed>,
     pub(crate) routing: Option<Routing>,
     pub(crate) pass: Pass,
-    /// Where the last whole transaction ended, or what was told to have no more.
-    pub(crate) complete_lsn: Lsn,
+    /// Up to where everything was matched, but for what was matched of `routing`.
+    pub(crate) matched: Position,
     /// Sessions that are behind and whose outbox has room.
     pub(crate) ready: VecDeque<SessionKey>,
     /// Subscriptions whose cursor is ahead of this shard.
@@ -164,7 +164,7 @@ impl Shard {
             incoming: VecDeque::new(),
             routing: None,
             pass: Pass::default(),
-            complete_lsn: Lsn::ZERO,
+            matched: Position::after(Lsn::ZERO),
             ready: VecDeque::new(),
             parked: Vec::new(),
             wake: Rc::new(Notify::new()),
@@ -303,8 +303,7 @@ impl Shard {
     pub(crate) fn here(&self) -> Option<Cursor> {
         let source = self.ring.as_ref()?.source();
         let inside = self.routing.as_ref().and_then(Routing::position);
-        let position = inside.unwrap_or(Position::after(self.complete_lsn));
-        Some(Cursor { source, position })
+        Some(Cursor { source, position: inside.unwrap_or(self.matched) })
     }
 
     pub(crate) fn notify(&mut self, key: SessionKey, notice: &Notice<'_>) {

@@ -4,7 +4,6 @@ use std::rc::Rc;
 
 use crate::auth::Claims;
 use crate::change::cursor::Cursor;
-use crate::change::cursor::Position;
 use crate::ring::Gap;
 use crate::ring::Place;
 use crate::route::encode::Notice;
@@ -119,13 +118,12 @@ impl Shard {
         if self.parked.is_empty() {
             return;
         }
-        let head = Position::after(self.complete_lsn);
         for parked in std::mem::take(&mut self.parked) {
             let here = self.session(parked.key);
             if here.is_none_or(|session| session.subscription(&parked.id).is_none()) {
                 continue;
             }
-            if parked.cursor.position <= head {
+            if parked.cursor.position <= self.matched {
                 self.resume(parked.key, &parked.id, parked.cursor);
             } else if self.seconds >= parked.until {
                 self.resync(parked.key, &parked.id, Gap::Ahead);

@@ -43,7 +43,7 @@ async fn resumed(stage: &mut Stage) -> Vec<String> {
         match stage.next().await {
             Feed::Resumed => return seen,
             Feed::Transaction(transaction) => {
-                stage.routed.set(transaction.end_lsn);
+                stage.routed.add(1);
                 seen.extend(changes(&transaction));
             }
             Feed::Interrupted | Feed::Advance(_) => {}
@@ -156,7 +156,7 @@ async fn a_slot_that_was_dropped_begins_a_new_history() {
     let mut stage = Stage::start(settings(&database.connection_string(), &database.name)).await;
     let (source, _) = stage.live().await;
     insert(&client, 1).await;
-    let last = stage.transaction().await.end_lsn;
+    let last = stage.transaction().await.end_lsn.unwrap();
     let drop_it = format!(
         "DO $$ BEGIN PERFORM pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots \
          WHERE active AND slot_name = '{0}'; PERFORM pg_drop_replication_slot('{0}'); END $$",
@@ -260,7 +260,7 @@ async fn a_restarted_stage_reads_the_window_again_with_the_same_positions() {
     let mut before = Vec::new();
     for id in 0..20 {
         insert(&client, id).await;
-        before.push(stage.transaction().await.end_lsn);
+        before.push(stage.transaction().await.end_lsn.unwrap());
     }
     stage.stop().await.unwrap();
     let free = format!(
@@ -272,7 +272,7 @@ async fn a_restarted_stage_reads_the_window_again_with_the_same_positions() {
     let Feed::Start { tail, .. } = started_anew(&mut stage).await else { panic!() };
     assert!(tail < before[0]);
     for end_lsn in before {
-        assert_eq!(stage.transaction().await.end_lsn, end_lsn);
+        assert_eq!(stage.transaction().await.end_lsn, Some(end_lsn));
     }
 }
 

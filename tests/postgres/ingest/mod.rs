@@ -4,6 +4,7 @@
 
 mod changes;
 mod interruptions;
+mod parts;
 mod positions;
 mod recordings;
 mod refusals;

@@ -70,11 +70,13 @@ async fn what_no_shard_has_routed_is_not_confirmed() {
         database.name
     );
     until(&client, &written).await;
-    assert!(confirmed(&client, &database.name).await < transaction.end_lsn);
-    stage.routed.set(transaction.end_lsn);
+    let end_lsn = transaction.end_lsn.unwrap();
+    assert!(confirmed(&client, &database.name).await < end_lsn);
+    stage.routed.add(1);
     let reached = format!(
-        "SELECT confirmed_flush_lsn >= '{}' FROM pg_replication_slots WHERE slot_name = '{}'",
-        transaction.end_lsn, database.name
+        "SELECT confirmed_flush_lsn >= '{end_lsn}' FROM pg_replication_slots \
+         WHERE slot_name = '{}'",
+        database.name
     );
     until(&client, &reached).await;
 }
@@ -151,7 +153,7 @@ async fn the_window_holds_the_slot_back_until_it_has_passed() {
     let mut stage = Stage::start(settings).await;
     stage.live().await;
     client.batch_execute("INSERT INTO t VALUES (1)").await.unwrap();
-    let end_lsn = stage.transaction().await.end_lsn;
+    let end_lsn = stage.transaction().await.end_lsn.unwrap();
     assert!(confirmed(&client, &database.name).await < end_lsn);
     let reached = format!(
         "SELECT confirmed_flush_lsn >= '{end_lsn}' FROM pg_replication_slots \

@@ -105,7 +105,7 @@ impl Stage {
         loop {
             match self.next().await {
                 Feed::Transaction(transaction) => {
-                    self.routed.set(transaction.end_lsn);
+                    self.routed.add(1);
                     return transaction;
                 }
                 Feed::Advance(_) => {}
@@ -125,7 +125,7 @@ impl Stage {
         loop {
             match self.next().await {
                 Feed::Start { source, tail } => start = Some((source, tail)),
-                Feed::Transaction(transaction) => self.routed.set(transaction.end_lsn),
+                Feed::Transaction(_) => self.routed.add(1),
                 Feed::Advance(_) => {}
                 Feed::Live => return start.unwrap(),
                 other => panic!("{other:?} before the stream was live"),
@@ -138,7 +138,7 @@ impl Stage {
         loop {
             match self.next().await {
                 Feed::Live => return,
-                Feed::Transaction(transaction) => self.routed.set(transaction.end_lsn),
+                Feed::Transaction(_) => self.routed.add(1),
                 Feed::Advance(_) | Feed::Interrupted => {}
                 other => panic!("{other:?} before the stream was live"),
             }
