@@ -15,6 +15,14 @@ pub struct TypeId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Xid(pub u32);
 
+impl Xid {
+    /// The one that was given out later, where they are less than half a round apart.
+    #[must_use]
+    pub const fn later(self, other: Xid) -> Xid {
+        if self.0.wrapping_sub(other.0) < 1 << 31 { self } else { other }
+    }
+}
+
 impl fmt::Display for RelationId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

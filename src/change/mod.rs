@@ -10,3 +10,4 @@ pub mod relation;
 pub mod tuple;
 pub mod value;
 pub mod transaction;
+pub mod visibility;

@@ -20,6 +20,7 @@ use postgres_protocol::message::frontend;
 use tokio_postgres::Config;
 use tokio_postgres::config::ChannelBinding;
 
+use crate::change::value::SESSION;
 use crate::ingest::connect::Opened;
 use crate::ingest::frames::FrameError;
 use crate::ingest::frames::Frames;
@@ -27,10 +28,6 @@ use crate::ingest::frames::Reading;
 use crate::ingest::walsender::Commands;
 use crate::ingest::walsender::ServerError;
 use crate::ingest::walsender::WalsenderError;
-
-/// Session settings that decide how values are written. A database or a role may have others.
-const OPTIONS: &str = "-c datestyle=ISO -c intervalstyle=postgres -c timezone=UTC \
-                       -c extra_float_digits=3 -c bytea_output=hex";
 
 /// A connection on which the start-up message was sent.
 pub(crate) struct Greeted<'a> {
@@ -52,10 +49,11 @@ pub(crate) async fn greet<'a>(
 ) -> Result<Greeted<'a>, WalsenderError> {
     let mut frames = Frames::new(opened.transport, reading);
     let user = config.get_user().unwrap_or_default();
+    let pinned = SESSION.map(|(name, setting)| format!("-c {name}={setting}")).join(" ");
     let options = match config.get_options() {
         // Ours come last, and so win.
-        Some(options) => format!("{options} {OPTIONS}"),
-        None => OPTIONS.to_owned(),
+        Some(options) => format!("{options} {pinned}"),
+        None => pinned,
     };
     let parameters = [
         ("user", user),

@@ -5,9 +5,8 @@
 //!                        (here)
 //! ```
 //!
-//! The text is what the type's output function prints under the settings that every session of
-//! the daemon pins (`DateStyle` ISO, `IntervalStyle` postgres, `TimeZone` UTC,
-//! `extra_float_digits` 3, `bytea_output` hex). The result has the meaning that `to_jsonb` gives
+//! The text is what the type's output function prints under [`SESSION`], the settings that every
+//! session of the daemon pins that reads rows. The result has the meaning that `to_jsonb` gives
 //! the value, numbers with every digit; blanks and the order of a row type's keys are not part of
 //! it.
 //!
@@ -33,6 +32,16 @@ mod json;
 use crate::change::types::Kind;
 use crate::change::types::Type;
 use crate::change::value::string::write_string;
+
+/// How values are printed: the settings of each session that reads rows, by the log or by a query.
+/// A database or a role may have others.
+pub const SESSION: [(&str, &str); 5] = [
+    ("datestyle", "ISO"),
+    ("intervalstyle", "postgres"),
+    ("timezone", "UTC"),
+    ("extra_float_digits", "3"),
+    ("bytea_output", "hex"),
+];
 
 /// How numbers are written that a JavaScript client would round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
