@@ -27,8 +27,11 @@ use crate::change::cursor::Position;
 use crate::change::cursor::Source;
 use crate::change::lsn::Lsn;
 use crate::change::transaction::Transaction;
+use crate::change::visibility::Visibility;
+use crate::ring::seen::Seen;
 
 pub mod feed;
+mod seen;
 
 /// What the ring may hold. Whichever is passed first evicts the oldest transactions.
 #[derive(Clone, Copy, Debug)]
@@ -57,11 +60,12 @@ pub struct Ring {
     bytes: usize,
     first: u64,
     held: VecDeque<(Instant, Arc<Transaction>)>,
+    seen: Seen,
 }
 
 /// A place in the ring: the first change that was not read yet. Places of one ring are ordered as
 /// the log is; they say nothing to another ring.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
     /// The number of the transaction (or part), counted from the ring's beginning.
     pub transaction: u64,
@@ -84,10 +88,14 @@ pub enum Gap {
     /// The table had another shape then, for which the subscription can't be decided.
     #[error("the table had another shape at the position")]
     SchemaChanged,
+    /// The subscription was judged anew while its snapshot was read.
+    #[error("the snapshot was begun again under other claims, grants or columns")]
+    Restarted,
 }
 
 impl Gap {
-    /// The word for it in a frame: `too_old`, `other_history`, `ahead` or `schema_changed`.
+    /// The word for it in a frame: `too_old`, `other_history`, `ahead`, `schema_changed` or
+    /// `restarted`.
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {
@@ -95,6 +103,7 @@ impl Gap {
             Gap::OtherHistory => "other_history",
             Gap::Ahead => "ahead",
             Gap::SchemaChanged => "schema_changed",
+            Gap::Restarted => "restarted",
         }
     }
 }
@@ -104,7 +113,16 @@ impl Ring {
     #[must_use]
     pub const fn new(settings: Settings, source: Source, tail: Lsn) -> Ring {
         let tail = Position::after(tail);
-        Ring { settings, source, tail, head: tail, bytes: 0, first: 0, held: VecDeque::new() }
+        Ring {
+            settings,
+            source,
+            tail,
+            head: tail,
+            bytes: 0,
+            first: 0,
+            held: VecDeque::new(),
+            seen: Seen::new(),
+        }
     }
 
     /// The history whose positions these are.
@@ -201,6 +219,28 @@ impl Ring {
         Ok(Place { transaction, change })
     }
 
+    /// The place of the first transaction that a query did not see; the end where it saw them all.
+    ///
+    /// # Errors
+    ///
+    /// [`Gap::TooOld`] where one that it did not see, or may not have seen, was evicted.
+    pub fn first_unseen(&mut self, visibility: &Arc<Visibility>) -> Result<Place, Gap> {
+        let end = self.end().transaction;
+        let held = &self.held;
+        let xid_at = |number: u64| {
+            let offset = usize::try_from(number.checked_sub(self.first)?).ok()?;
+            held.get(offset).map(|(_, transaction)| transaction.xid)
+        };
+        let first = self.seen.first_unseen(visibility, self.first..end, xid_at);
+        first.map(|transaction| Place { transaction, change: 0 }).ok_or(Gap::TooOld)
+    }
+
+    /// How many evicted transactions are not yet known to be seen by every later query.
+    #[must_use]
+    pub fn evicted_unsettled(&self) -> u64 {
+        self.seen.unsettled(self.first)
+    }
+
     fn evict(&mut self) {
         let oldest = Instant::now().checked_sub(self.settings.age_max);
         while self.held.len() > 1 {
@@ -210,6 +250,7 @@ impl Ring {
                 return;
             }
             self.tail = transaction.ends_at();
+            self.seen.evict(transaction.xid);
             self.bytes -= transaction.bytes();
             self.first += 1;
             self.held.pop_front();
