@@ -28,6 +28,7 @@ mod bind;
 mod compiled;
 mod term;
 mod apply;
+mod sql;
 
 pub use compiled::Equality;
 pub use compiled::Rule;
@@ -41,5 +42,8 @@ pub use expression::NODES_MAX;
 pub use expression::TEXT_BYTES_MAX;
 pub use filter::parse_filter;
 pub use parse::parse_where;
+pub use sql::Condition;
+pub use sql::quoted_name;
+pub use sql::quoted_text;
 pub use term::Undecided;
 pub use value::Fault;

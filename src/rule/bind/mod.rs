@@ -35,6 +35,18 @@ pub(in crate::rule) fn bind(
     Binder { relation, claims }.boolean(node)
 }
 
+/// What a node comes to that reads no column, and its type; `None` where it is no constant.
+pub(in crate::rule) fn constant(
+    node: &Node,
+    relation: &Relation,
+    claims: &Json,
+) -> Option<(Option<Value<'static>>, Of)> {
+    match (Binder { relation, claims }).node(node).ok()? {
+        Typed { term: Term::Constant(value), of, .. } => Some((value, of)),
+        _ => None,
+    }
+}
+
 /// What a rule is bound to.
 struct Binder<'a> {
     relation: &'a Relation,
