@@ -1,7 +1,6 @@
 //! The asking role's connection: made when it is first needed, and again when it was lost.
 
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,26 +8,21 @@ use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 use tokio_postgres::Client;
-use tokio_postgres::Config;
-use tokio_postgres::NoTls;
 use tokio_postgres::Row;
 use tokio_postgres::Statement;
-use tokio_postgres::config::SslMode;
 use tokio_postgres::types::ToSql;
 
 use crate::catalog::CatalogError;
 use crate::catalog::Settings;
+use crate::catalog::dial::Dial;
 use crate::catalog::load::GrantRow;
 use crate::catalog::load::Loaded;
 use crate::catalog::load::TableRow;
 use crate::catalog::load::TypeRow;
 use crate::catalog::load::Wanted;
 use crate::change::id::TypeId;
-use crate::tls::MakeTls;
-use crate::tls::TlsMode;
-use crate::tls::client_config;
 
-/// How long Postgres may take to accept the connection, and to answer one question.
+/// How long Postgres may take to answer one question.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Types below this number are the same on every server, and never change.
@@ -45,8 +39,7 @@ const PREPARE_SESSION: &str = "SET search_path = '';\
 /// The connection, or the lack of one.
 #[derive(Debug)]
 pub(super) struct Connection {
-    config: Config,
-    tls: Option<MakeTls>,
+    dial: Dial,
     runtime: Handle,
     session: Mutex<Option<Arc<Session>>>,
 }
@@ -61,28 +54,11 @@ struct Session {
     builtin: Arc<Vec<TypeRow>>,
 }
 
-type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
-
 impl Connection {
     /// Prepares to connect; nothing is sent yet.
     pub(super) fn new(settings: &Settings) -> Result<Connection, CatalogError> {
-        let mode = settings.tls_mode;
-        let ca_file = settings.tls_ca_file.as_deref();
-        let mut config = settings.connection.clone();
-        config.connect_timeout(PATIENCE);
-        config.ssl_mode(match mode {
-            TlsMode::Disable => SslMode::Disable,
-            TlsMode::Prefer => SslMode::Prefer,
-            TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => SslMode::Require,
-        });
-        if config.get_application_name().is_none() {
-            config.application_name("walcast asking");
-        }
-        let tls = match mode {
-            TlsMode::Disable => None,
-            _ => Some(MakeTls::new(Arc::new(client_config(ca_file, mode.verify(ca_file))?))),
-        };
-        Ok(Connection { config, tls, runtime: Handle::current(), session: Mutex::new(None) })
+        let dial = Dial::new(settings)?;
+        Ok(Connection { dial, runtime: Handle::current(), session: Mutex::new(None) })
     }
 
     /// Everything that one look reads.
@@ -151,13 +127,8 @@ impl Connection {
 
     /// Connects on the catalogue's own runtime, whoever asked: the socket belongs to it.
     async fn connect(&self) -> Result<Session, CatalogError> {
-        let (config, tls) = (self.config.clone(), self.tls.clone());
-        let connecting = self.runtime.spawn(async move {
-            timeout(PATIENCE, connect(&config, tls)).await.map_err(|_| CatalogError::Late {
-                what: "connecting",
-                seconds: PATIENCE.as_secs(),
-            })?
-        });
+        let dial = self.dial.clone();
+        let connecting = self.runtime.spawn(async move { dial.open().await });
         let (client, driver) = connecting.await.map_err(|_| CatalogError::Stopping)??;
         // Ends when the client is dropped.
         self.runtime.spawn(driver);
@@ -183,20 +154,6 @@ impl Session {
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, CatalogError> {
         in_time(what, self.client.query(statement, parameters)).await
-    }
-}
-
-async fn connect(config: &Config, tls: Option<MakeTls>) -> Result<(Client, Driver), CatalogError> {
-    // A connection that breaks is noticed, and reported, by the next question.
-    match tls {
-        None => {
-            let (client, driver) = config.connect(NoTls).await.map_err(CatalogError::Connect)?;
-            Ok((client, Box::pin(async { drop(driver.await) })))
-        }
-        Some(tls) => {
-            let (client, driver) = config.connect(tls).await.map_err(CatalogError::Connect)?;
-            Ok((client, Box::pin(async { drop(driver.await) })))
-        }
     }
 }
 

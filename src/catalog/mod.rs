@@ -21,6 +21,7 @@
 
 pub mod snapshot;
 pub mod audit;
+pub mod dial;
 mod connection;
 mod load;
 mod types;
