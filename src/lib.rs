@@ -20,6 +20,8 @@ pub mod metrics;
 pub mod ring;
 // What Postgres says of itself: types, tables, grants.
 pub mod catalog;
+// Rows, asked of Postgres in the name of a client's role.
+pub mod ask;
 // Who sees it: subscriptions, groups, decisions, outboxes.
 pub mod route;
 // How it looks: the clients' JSON.

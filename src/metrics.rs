@@ -11,6 +11,8 @@ pub struct Metrics {
     delivered: AtomicU64,
     fell_behind: AtomicU64,
     undecided: AtomicU64,
+    snapshots_asked: AtomicU64,
+    snapshots_shared: AtomicU64,
     resynced: Mutex<BTreeMap<&'static str, u64>>,
     refused: Mutex<BTreeMap<&'static str, u64>>,
 }
@@ -33,6 +35,16 @@ impl Metrics {
         self.undecided.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts a query for a snapshot's rows.
+    pub fn snapshot_asked(&self) {
+        self.snapshots_asked.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a snapshot whose rows an earlier, equal question brings.
+    pub fn snapshot_shared(&self) {
+        self.snapshots_shared.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Counts a `resync` by its reason.
     pub fn resynced(&self, reason: &'static str) {
         count(&self.resynced, reason);
@@ -51,6 +63,8 @@ impl Metrics {
             ("delivered".to_owned(), load(&self.delivered)),
             ("fell_behind".to_owned(), load(&self.fell_behind)),
             ("undecided".to_owned(), load(&self.undecided)),
+            ("snapshots_asked".to_owned(), load(&self.snapshots_asked)),
+            ("snapshots_shared".to_owned(), load(&self.snapshots_shared)),
         ];
         for (name, by) in [("resynced", &self.resynced), ("refused", &self.refused)] {
             let by = by.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

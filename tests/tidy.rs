@@ -15,23 +15,27 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("auth", &[]),
     ("ring", &["change"]),
     ("catalog", &["tls", "change", "rule"]),
-    ("route", &["metrics", "change", "rule", "auth", "ring", "catalog"]),
+    ("ask", &["metrics", "change", "rule", "catalog"]),
+    ("route", &["metrics", "change", "rule", "auth", "ring", "catalog", "ask"]),
     ("dialect", &["change", "ring", "catalog", "route"]),
     ("ingest", &["metrics", "tls", "change", "ring", "catalog"]),
     ("serve", &["metrics", "auth", "route", "dialect"]),
-    ("config", &["tls", "change", "rule", "auth", "ring", "catalog", "route", "ingest", "serve"]),
+    (
+        "config",
+        &["tls", "change", "rule", "auth", "ring", "catalog", "ask", "route", "ingest", "serve"],
+    ),
     (
         "daemon",
         &[
-            "metrics", "tls", "change", "rule", "auth", "ring", "catalog", "route", "dialect",
-            "ingest", "serve", "config",
+            "metrics", "tls", "change", "rule", "auth", "ring", "catalog", "ask", "route",
+            "dialect", "ingest", "serve", "config",
         ],
     ),
     (
         "cli",
         &[
-            "metrics", "tls", "change", "rule", "auth", "ring", "catalog", "route", "dialect",
-            "ingest", "serve", "config", "daemon",
+            "metrics", "tls", "change", "rule", "auth", "ring", "catalog", "ask", "route",
+            "dialect", "ingest", "serve", "config", "daemon",
         ],
     ),
 ];

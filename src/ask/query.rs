@@ -1,0 +1,277 @@
+//! One question on one connection, in one round trip.
+//!
+//! The simple query protocol is used, so that every value comes as its type's output function
+//! prints it, exactly as the stream brings it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::runtime::Handle;
+use tokio_postgres::Client;
+use tokio_postgres::SimpleQueryMessage;
+use tokio_postgres::SimpleQueryRow;
+use tokio_postgres::error::SqlState;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::ask::Answer;
+use crate::ask::AskError;
+use crate::ask::Question;
+use crate::ask::Select;
+use crate::ask::Settings;
+use crate::catalog::CatalogError;
+use crate::catalog::dial::Dial;
+use crate::change::id::Xid;
+use crate::change::lsn::Lsn;
+use crate::change::transaction::ChangeKind;
+use crate::change::transaction::Timestamp;
+use crate::change::transaction::TransactionBuilder;
+use crate::change::tuple::Tuple;
+use crate::change::value::SESSION;
+use crate::change::visibility::Visibility;
+use crate::rule::quoted_name;
+use crate::rule::quoted_text;
+
+/// What tells the moment of an answer. The snapshot is taken before the log's end is looked at.
+const MOMENT: &str = "SELECT pg_current_snapshot(), pg_current_wal_insert_lsn(), ";
+/// Ends the transaction in which the log grows by a commit, which is flushed.
+const FLUSH: &str = "SELECT pg_logical_emit_message(true, 'walcast', '')";
+
+/// A connection whose session is prepared.
+#[derive(Debug)]
+pub(super) struct Connection {
+    client: Client,
+    _driver: AbortOnDropHandle<()>,
+}
+
+/// Why there is no answer, before it is told to somebody.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum QueryError {
+    /// It is told as it is.
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    #[error("connecting")]
+    Connect(#[from] CatalogError),
+    #[error("asking")]
+    Postgres(#[from] tokio_postgres::Error),
+    #[error("the answer is not of the form that was asked for")]
+    Malformed,
+}
+
+impl QueryError {
+    /// Whether the connection was of no use from the beginning.
+    pub(super) fn was_closed(&self) -> bool {
+        matches!(self, QueryError::Postgres(error) if error.is_closed())
+    }
+
+    /// Whether the database may be asked on the same connection again.
+    pub(super) fn keeps_connection(&self) -> bool {
+        match self {
+            QueryError::Ask(error) => *error == AskError::Changed,
+            QueryError::Postgres(error) => error.as_db_error().is_some(),
+            QueryError::Connect(_) | QueryError::Malformed => false,
+        }
+    }
+
+    /// What is told to who has asked; the rest is for the log.
+    pub(super) fn told(&self, settings: &Settings) -> AskError {
+        match self {
+            QueryError::Ask(error) => error.clone(),
+            QueryError::Postgres(error) => match error.code() {
+                Some(&SqlState::QUERY_CANCELED) => late(settings.timeout),
+                // A column that is gone, or the table.
+                Some(&(SqlState::UNDEFINED_COLUMN | SqlState::UNDEFINED_TABLE)) => {
+                    AskError::Changed
+                }
+                _ => AskError::Failed,
+            },
+            QueryError::Connect(_) | QueryError::Malformed => AskError::Failed,
+        }
+    }
+}
+
+pub(super) const fn late(timeout: Duration) -> AskError {
+    AskError::Late { seconds: timeout.as_secs() }
+}
+
+impl Connection {
+    /// Connects and pins the session's settings.
+    pub(super) async fn open(dial: &Dial, settings: &Settings) -> Result<Connection, QueryError> {
+        let (client, driver) = dial.open().await?;
+        let driver = AbortOnDropHandle::new(Handle::current().spawn(driver));
+        let timeout = settings.timeout.as_millis();
+        let mut prepare = format!(
+            "SET search_path = ''; SET default_transaction_read_only = on; SET jit = off; \
+             SET standard_conforming_strings = on; SET row_security = on; SET lock_timeout = '5s'; \
+             SET idle_in_transaction_session_timeout = '60s'; SET statement_timeout = {timeout};"
+        );
+        for (name, setting) in SESSION {
+            prepare.push_str(&format!("SET {name} = '{setting}';"));
+        }
+        client.batch_execute(&prepare).await?;
+        Ok(Connection { client, _driver: driver })
+    }
+
+    /// Asks, and leaves the session as it was.
+    pub(super) async fn ask(
+        &self,
+        question: &Question,
+        settings: &Settings,
+    ) -> Result<Answer, QueryError> {
+        let answer = match question {
+            Question::Rows(select) => self.rows(select, settings).await,
+            Question::Visible => self.visible(&format!("{MOMENT} true")).await,
+            Question::Flush(lsn) if self.is_flushed(*lsn).await? => {
+                self.visible(&format!("{MOMENT} true")).await
+            }
+            Question::Flush(_) => self.visible(&format!("{FLUSH}; {MOMENT} true")).await,
+        };
+        let failed = answer.as_ref().err().is_some_and(QueryError::keeps_connection);
+        if failed {
+            self.client.batch_execute("ROLLBACK").await?;
+        }
+        answer
+    }
+
+    /// Whether the log was flushed up to a position.
+    async fn is_flushed(&self, lsn: Lsn) -> Result<bool, QueryError> {
+        let sql = format!("SELECT pg_current_wal_flush_lsn() >= '{lsn}'");
+        let messages = self.client.simple_query(&sql).await?;
+        let row = messages.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        Ok(row.and_then(|row| row.get(0)) == Some("t"))
+    }
+
+    async fn visible(&self, sql: &str) -> Result<Answer, QueryError> {
+        let messages = self.client.simple_query(sql).await?;
+        let row = messages.iter().rev().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        let (visibility, insert_lsn) = moment(row.ok_or(QueryError::Malformed)?)?;
+        let rows = TransactionBuilder::new(Xid(0), insert_lsn, Timestamp(0)).commit(insert_lsn);
+        Ok(Answer { visibility: Arc::new(visibility), insert_lsn, rows, _held: None })
+    }
+
+    async fn rows(&self, select: &Select, settings: &Settings) -> Result<Answer, QueryError> {
+        let script = script(select, settings)?;
+        let stream = self.client.simple_query_raw(&script).await?;
+        let mut stream = std::pin::pin!(stream);
+        let mut reading = Reading { select, settings, wire: Vec::new(), bytes: 0, count: 0 };
+        let mut builder = None;
+        let mut answered = None;
+        // Which statement of the script the rows are of.
+        let mut statement = 0;
+        while let Some(message) = stream.next().await {
+            let row = match message? {
+                SimpleQueryMessage::CommandComplete(_) => {
+                    statement += 1;
+                    continue;
+                }
+                SimpleQueryMessage::Row(row) => row,
+                _ => continue,
+            };
+            match statement {
+                MOMENT_AT => {
+                    if row.get(2) != Some("t") {
+                        return Err(AskError::Changed.into());
+                    }
+                    let (visibility, insert_lsn) = moment(&row)?;
+                    builder = Some(TransactionBuilder::new(Xid(0), insert_lsn, Timestamp(0)));
+                    answered = Some((visibility, insert_lsn));
+                }
+                ROWS_AT => reading.take(&row, builder.as_mut().ok_or(QueryError::Malformed)?)?,
+                INTACT_AT if row.get(0) != Some("t") => return Err(AskError::Changed.into()),
+                _ => {}
+            }
+        }
+        let ((visibility, insert_lsn), builder) =
+            answered.zip(builder).ok_or(QueryError::Malformed)?;
+        let rows = builder.commit(insert_lsn);
+        Ok(Answer { visibility: Arc::new(visibility), insert_lsn, rows, _held: None })
+    }
+}
+
+/// The places of statements in the script.
+const MOMENT_AT: usize = 1;
+const ROWS_AT: usize = 4;
+const INTACT_AT: usize = 5;
+
+/// Everything at once: there is one round trip, and no more in which the transaction is open.
+fn script(select: &Select, settings: &Settings) -> Result<String, QueryError> {
+    let claims = select.claims.as_deref().unwrap_or_default();
+    let claims = quoted_text(claims).ok_or(QueryError::Malformed)?;
+    Ok(format!(
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;\
+         {MOMENT}{};\
+         SET LOCAL ROLE {};\
+         SELECT set_config('request.jwt.claims', {claims}, true);\
+         {};\
+         {};\
+         COMMIT",
+        select.shape_sql(),
+        quoted_name(&select.role),
+        select.sql(settings.rows_max),
+        select.intact_sql(),
+    ))
+}
+
+fn moment(row: &SimpleQueryRow) -> Result<(Visibility, Lsn), QueryError> {
+    let text = |column| row.get(column).ok_or(QueryError::Malformed);
+    let visibility = text(0)?.parse().map_err(|_| QueryError::Malformed)?;
+    let insert_lsn = text(1)?.parse().map_err(|_| QueryError::Malformed)?;
+    Ok((visibility, insert_lsn))
+}
+
+/// Rows, as they come.
+struct Reading<'a> {
+    select: &'a Select,
+    settings: &'a Settings,
+    wire: Vec<u8>,
+    bytes: usize,
+    count: usize,
+}
+
+impl Reading<'_> {
+    /// Adds a row in the stream's own form; columns that were not asked for are not in it.
+    fn take(
+        &mut self,
+        row: &SimpleQueryRow,
+        builder: &mut TransactionBuilder,
+    ) -> Result<(), QueryError> {
+        self.count += 1;
+        if self.count > self.settings.rows_max {
+            return Err(AskError::TooLarge { limit: self.settings.rows_max, unit: "rows" }.into());
+        }
+        let too_large = || AskError::TooLarge { limit: self.settings.bytes_max, unit: "bytes" };
+        let columns = self.select.relation.columns.len();
+        let narrow = u16::try_from(columns).map_err(|_| too_large())?;
+        self.wire.clear();
+        self.wire.extend_from_slice(&narrow.to_be_bytes());
+        for position in 0..columns {
+            let Some(at) = self.select.columns.iter().position(|known| *known == position) else {
+                self.wire.push(b'u');
+                continue;
+            };
+            match row.try_get(at)? {
+                None => self.wire.push(b'n'),
+                Some(text) => {
+                    let length = u32::try_from(text.len()).map_err(|_| too_large())?;
+                    self.wire.push(b't');
+                    self.wire.extend_from_slice(&length.to_be_bytes());
+                    self.wire.extend_from_slice(text.as_bytes());
+                }
+            }
+        }
+        self.bytes += self.wire.len() + size_of::<[u64; 4]>();
+        if self.bytes > self.settings.bytes_max {
+            return Err(too_large().into());
+        }
+        let (new, _) = Tuple::take(&self.wire).map_err(|_| QueryError::Malformed)?;
+        let change = ChangeKind::Insert { new };
+        builder.push(&self.select.relation, change).map_err(|_| too_large())?;
+        Ok(())
+    }
+}
