@@ -24,10 +24,12 @@ use tokio::time::interval;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::ask::Pool;
 use crate::auth::AuthError;
 use crate::auth::Verifier;
 use crate::catalog::Catalog;
 use crate::catalog::CatalogError;
+use crate::catalog::dial::Dial;
 use crate::config::Config;
 use crate::ingest;
 use crate::ingest::Meters;
@@ -136,6 +138,8 @@ impl Daemon {
         let verifier = Arc::new(Verifier::new(config.auth.clone())?);
         let catalog = Arc::new(Catalog::connect(settings::catalog(&config)?).await?);
         let metrics = Arc::new(Metrics::default());
+        let dial = Dial::new(&settings::catalog(&config)?)?;
+        let (asker, pool) = Pool::new(settings::ask(&config), dial, Arc::clone(&metrics));
         let mut daemon = Daemon {
             address: config.listen.address,
             metrics: Arc::clone(&metrics),
@@ -163,6 +167,7 @@ impl Daemon {
             let shared = Shared {
                 catalog: Arc::clone(&catalog),
                 policies: Arc::clone(&policies),
+                asker: asker.clone(),
                 metrics: Arc::clone(&metrics),
                 routed: position.clone(),
             };
@@ -194,6 +199,7 @@ impl Daemon {
         };
         daemon.spawn("ingest".to_owned(), move || ingest::run_thread(stage).map_err(Into::into))?;
         daemon.control.spawn(poll_catalog(catalog));
+        daemon.control.spawn(pool.run());
         Ok(daemon)
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
 
+use crate::ask;
 use crate::auth;
 use crate::auth::Material;
 use crate::config::read::Reader;
@@ -29,6 +30,14 @@ pub(super) fn config(reader: &mut Reader) -> Config {
         listen: listen(reader),
         auth: auth(reader),
         limits: limits(reader),
+        snapshot: ask::Settings {
+            connections: reader.size("snapshot.connections"),
+            waiting_max: reader.size("snapshot.waiting_max"),
+            rows_max: reader.size("snapshot.rows_max"),
+            bytes_max: reader.size("snapshot.bytes_max"),
+            held_bytes_max: reader.size("snapshot.held_bytes_max"),
+            timeout: Duration::from_secs(reader.integer("snapshot.timeout_seconds")),
+        },
         tables: tables(reader),
         warnings: Vec::new(),
     }

@@ -282,6 +282,42 @@ pub const KEYS: &[Key] = &[
         "After how long without a sign of life a connection is closed. More than `ping_seconds`.",
     ),
     key(
+        "snapshot.connections",
+        count(1, 100, "connections"),
+        Some("4"),
+        "How many snapshots are read from the database at the same time, each on a connection of `ask_url`'s role.",
+    ),
+    key(
+        "snapshot.waiting_max",
+        count(0, 100_000, "questions"),
+        Some("1000"),
+        "How many more may wait for their turn, `timeout_seconds` long at the most. Equal ones count once.",
+    ),
+    key(
+        "snapshot.rows_max",
+        count(1, 10_000_000, "rows"),
+        Some("10000"),
+        "How many rows one snapshot may have.",
+    ),
+    key(
+        "snapshot.bytes_max",
+        bytes(64 * KIB, GIB),
+        Some("16777216"),
+        "How large the rows of one snapshot may be in memory.",
+    ),
+    key(
+        "snapshot.held_bytes_max",
+        bytes(64 * KIB, 64 * GIB),
+        Some("134217728"),
+        "How much memory the rows of all snapshots may take that are being read from the database or were not yet taken by every client that asked for them.",
+    ),
+    key(
+        "snapshot.timeout_seconds",
+        seconds(1, 60),
+        Some("10"),
+        "How long the database may take for one snapshot.",
+    ),
+    key(
         "table[].name",
         Kind::Text,
         None,

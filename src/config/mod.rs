@@ -28,6 +28,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::ask;
 use crate::auth;
 use crate::auth::Secret;
 use crate::config::read::Reader;
@@ -51,6 +52,8 @@ pub struct Config {
     pub auth: auth::Settings,
     /// Section `limits`.
     pub limits: Limits,
+    /// Section `snapshot`.
+    pub snapshot: ask::Settings,
     /// The sections `table`, in their order; no name twice.
     pub tables: Vec<TablePolicy>,
     /// What works and still should be looked at, a sentence each.

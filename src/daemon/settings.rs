@@ -3,6 +3,7 @@
 use std::num::NonZero;
 use std::thread;
 
+use crate::ask;
 use crate::auth::Secret;
 use crate::catalog;
 use crate::catalog::TableName;
@@ -115,6 +116,11 @@ fn connection(
         connection.password(password.expose());
     }
     Ok((connection, tls_mode))
+}
+
+/// What may be asked for snapshots.
+pub(super) fn ask(config: &Config) -> ask::Settings {
+    config.snapshot
 }
 
 /// How many shards: as many as were asked for, else one for each processor. On a machine with two,

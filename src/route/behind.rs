@@ -13,6 +13,7 @@ use crate::change::cursor::Cursor;
 use crate::change::id::RelationId;
 use crate::change::relation::Relation;
 use crate::change::transaction::Change;
+use crate::change::transaction::ChangeKind;
 use crate::change::transaction::Transaction;
 use crate::ring::Gap;
 use crate::ring::Place;
@@ -61,8 +62,15 @@ impl Shard {
             for id in &ids {
                 self.resync(key, id, Gap::TooOld);
             }
+        } else if self.has_rows(key) {
+            match self.read_rows(key) {
+                Slice::Read { frames, count, next } => self.deliver(key, frames, count, next),
+                Slice::Gap { id, reason } => self.resync(key, &id, reason),
+            }
         } else if place >= end {
-            self.catch_up(key);
+            if !self.wait_for_stream(key) {
+                self.catch_up(key);
+            }
         } else {
             match self.read_slice(key, place, &ids, end) {
                 Slice::Read { frames, count, next } => self.deliver(key, frames, count, next),
@@ -99,12 +107,59 @@ impl Shard {
         self.shared.metrics.delivered(count);
     }
 
+    /// Whether the session's first reader has rows of a snapshot to deliver.
+    fn has_rows(&self, key: SessionKey) -> bool {
+        let reader = self.session(key).and_then(|session| session.readers.first());
+        reader.and_then(|it| it.handover.as_ref()).is_some_and(|it| it.rows.is_some())
+    }
+
+    /// Encodes some rows of the first reader's snapshot. Filter and policy are asked of each.
+    fn read_rows(&mut self, key: SessionKey) -> Slice {
+        let (mut frames, mut count) = (Vec::new(), 0);
+        let nothing = Slice::Read { frames: Vec::new(), count, next: Place::default() };
+        let Some(session) = self.session(key) else { return nothing };
+        let steps = self.settings.steps;
+        let bytes_max = steps.slice_bytes.min(session.outbox.slice_bytes());
+        let Some(reader) = session.readers.first() else { return nothing };
+        let (place, rows) =
+            (reader.place, reader.handover.as_ref().and_then(|it| it.rows.as_ref()));
+        let (Some((answer, begin)), Some(id)) = (rows, reader.ids.first()) else { return nothing };
+        let (answer, begin) = (Arc::clone(answer), *begin);
+        let Some(mut member) = self.member(key, id) else { return nothing };
+        let mut next = begin;
+        let mut body = Vec::new();
+        for row in answer.rows.changes_from(begin) {
+            if frames.len() >= bytes_max || next - begin >= steps.slice_changes {
+                break;
+            }
+            next += 1;
+            let ChangeKind::Insert { new } = row.kind else { continue };
+            let Some(shape) = self.shape_for(key, &mut member, row.relation) else {
+                return Slice::Gap { id: member.id, reason: Gap::SchemaChanged };
+            };
+            body.clear();
+            if shape.encode_row(&Images::present(new.row()), &self.shared.metrics, &mut body) {
+                shape.dialect.frame(&member.head, &body, None, &mut frames);
+                count += 1;
+            }
+        }
+        let rest = (next < answer.rows.len()).then_some((answer, next));
+        let reader = self.session_mut(key).and_then(|session| session.readers.first_mut());
+        if let Some(handover) = reader.and_then(|reader| reader.handover.as_mut()) {
+            handover.rows = rest;
+        }
+        Slice::Read { frames, count, next: place }
+    }
+
     fn read_slice(&mut self, key: SessionKey, place: Place, ids: &[Rc<str>], end: Place) -> Slice {
         let mut members: Vec<Member> = ids.iter().filter_map(|id| self.member(key, id)).collect();
         let (mut frames, mut count, mut looked_at) = (Vec::new(), 0, 0);
         let room = self.session(key).map_or(0, |session| session.outbox.slice_bytes());
         let steps = self.settings.steps;
         let bytes_max = steps.slice_bytes.min(room);
+        let reader = self.session(key).and_then(|session| session.readers.first());
+        let handover = reader.and_then(|reader| reader.handover.as_ref());
+        let seen = handover.map(|handover| Arc::clone(&handover.visibility));
         let mut next = place;
         let mut body = Vec::new();
         while next < end && frames.len() < bytes_max && looked_at < steps.slice_changes {
@@ -115,7 +170,8 @@ impl Shard {
                 members.iter().any(|member| member.relation == relation.id)
             };
             looked_at += 1;
-            if !transaction.relations().iter().any(wanted) {
+            let in_rows = seen.as_ref().is_some_and(|seen| seen.sees(transaction.xid));
+            if in_rows || !transaction.relations().iter().any(wanted) {
                 next = Place { transaction: next.transaction + 1, change: 0 };
                 continue;
             }
@@ -138,6 +194,7 @@ impl Shard {
                     body.clear();
                     let cursor = self.encode_for(&shape, &transaction, &change, &mut body);
                     if cursor.is_some() {
+                        let cursor = cursor.filter(|_| seen.is_none());
                         shape.dialect.frame(&member.head, &body, cursor, &mut frames);
                         count += 1;
                     }

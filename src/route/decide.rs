@@ -58,7 +58,10 @@ pub(crate) fn decide<'a>(rule: &Rule, images: &'a Images<'_>) -> Decision<'a> {
     let old = images.old.as_deref().map(|row| (row, rule.evaluate(row)));
     match (images.kind, old, new) {
         (ImageKind::Truncate, ..) => shown(Op::Truncate, None, None),
-        (ImageKind::Insert, _, Some((new, verdict))) => match verdict {
+        (ImageKind::Insert | ImageKind::Snapshot, _, Some((new, verdict))) => match verdict {
+            Verdict::Admits if images.kind == ImageKind::Snapshot => {
+                shown(Op::Snapshot, None, Some(new))
+            }
             Verdict::Admits => shown(Op::Insert, None, Some(new)),
             Verdict::Rejects => Decision::Hidden,
             Verdict::Undecided(_) => Decision::Undecided,

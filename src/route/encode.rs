@@ -55,7 +55,7 @@ pub enum Notice<'a> {
         /// The subscription.
         id: &'a str,
         /// Everything after this place will be delivered; absent where it begins at a cursor of
-        /// the client's own.
+        /// the client's own, or with a snapshot.
         cursor: Option<Cursor>,
         /// The columns that will be delivered.
         projection: &'a Projection,
@@ -70,14 +70,15 @@ pub enum Notice<'a> {
         /// Up to where.
         cursor: Cursor,
     },
-    /// Changes were missed and can't be delivered; the stream goes on from the cursor.
+    /// Changes were missed and can't be delivered; the stream goes on from the cursor, or with a
+    /// snapshot.
     Resync {
         /// The subscription.
         id: &'a str,
         /// Why.
         reason: Gap,
-        /// Where the stream goes on.
-        cursor: Cursor,
+        /// Where the stream goes on; absent where a snapshot follows.
+        cursor: Option<Cursor>,
     },
     /// The subscription ended at the client's wish.
     Unsubscribed {

@@ -71,6 +71,26 @@ impl Shape {
         metrics: &Metrics,
         body: &mut Vec<u8>,
     ) -> bool {
+        self.encode_at(images, standing.committed_at, metrics, body)
+    }
+
+    /// The same for a row that is there, which stands nowhere in the history.
+    pub(crate) fn encode_row(
+        &self,
+        images: &Images<'_>,
+        metrics: &Metrics,
+        body: &mut Vec<u8>,
+    ) -> bool {
+        self.encode_at(images, Timestamp(0), metrics, body)
+    }
+
+    fn encode_at(
+        &self,
+        images: &Images<'_>,
+        committed_at: Timestamp,
+        metrics: &Metrics,
+        body: &mut Vec<u8>,
+    ) -> bool {
         let visible = match decide(&self.rule, images) {
             Decision::Shown(visible) if self.events.contains(visible.op()) => visible,
             Decision::Shown(_) | Decision::Hidden => return false,
@@ -79,7 +99,6 @@ impl Shape {
                 return false;
             }
         };
-        let committed_at = standing.committed_at;
         let row = RowFrame { visible, projection: &self.projection, committed_at };
         self.dialect.body(&row, body);
         true

@@ -26,6 +26,8 @@ pub(crate) struct Images<'a> {
 /// What happened to the row, without its images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ImageKind {
+    /// Nothing; it is there.
+    Snapshot,
     Insert,
     Update,
     Delete,
@@ -33,6 +35,11 @@ pub(crate) enum ImageKind {
 }
 
 impl<'a> Images<'a> {
+    /// The image of a row that is there.
+    pub(crate) fn present(row: Row<'a>) -> Images<'a> {
+        Images { kind: ImageKind::Snapshot, new: Some(row), old: None, old_sent: false }
+    }
+
     /// Takes a change apart.
     pub(crate) fn of(relation: &Relation, change: &ChangeKind<'a>) -> Images<'a> {
         match *change {

@@ -30,6 +30,8 @@ pub mod session;
 pub mod shard;
 mod subscribe;
 mod replan;
+mod question;
+mod handover;
 mod pass;
 mod behind;
 pub mod run;

@@ -160,6 +160,8 @@ impl Shard {
             return;
         }
         self.parked.clear();
+        self.asking.clear();
+        self.waiting.clear();
         for key in self.keys() {
             let Some(session) = self.session_mut(key) else { continue };
             session.readers.clear();
@@ -314,6 +316,7 @@ impl Shard {
         (self.pass.frames, self.pass.bytes, self.pass.changes) = (0, 0, 0);
         self.shared.routed.add(std::mem::take(&mut self.pass.transactions));
         self.settle_parked();
+        self.settle_waiting();
         true
     }
 
@@ -346,7 +349,8 @@ impl Shard {
             self.go_behind(key, id);
         }
         if let Some(session) = self.session_mut(key) {
-            session.readers.push(Reader { place, ids, announce: false });
+            let reader = Reader { place, ids, announce: false, handover: None };
+            session.readers.push(reader);
         }
         self.schedule(key);
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::ask::AskError;
 use crate::auth::Claims;
 use crate::catalog::snapshot::RowSecurity;
 use crate::catalog::snapshot::Snapshot;
@@ -76,6 +77,22 @@ pub enum Refusal {
         /// The table.
         table: String,
     },
+    /// The policy reads columns that the role may not, so the rows can't be asked for in its name.
+    #[error(
+        "the policy of {table} reads columns that {role} may not select, so it gets no snapshot"
+    )]
+    SnapshotForbidden {
+        /// The role of the claims.
+        role: String,
+        /// The table.
+        table: String,
+    },
+    /// The database would count rows that the rule does not admit.
+    #[error("with limit or latest_by the database must be able to answer the whole condition")]
+    SnapshotFilter,
+    /// The rows did not come.
+    #[error("{0}")]
+    Snapshot(AskError),
     /// The session has not said who it is.
     #[error("a subscription needs a token")]
     Unauthenticated,
@@ -103,8 +120,13 @@ impl Refusal {
             Refusal::NoPolicy { .. } => "no_policy",
             Refusal::TableForbidden { .. } => "table_forbidden",
             Refusal::ColumnForbidden { .. } => "column_forbidden",
-            Refusal::Filter(_) => "bad_filter",
+            Refusal::Filter(_) | Refusal::SnapshotFilter => "bad_filter",
             Refusal::Policy { .. } => "policy_undecidable",
+            Refusal::SnapshotForbidden { .. } => "snapshot_forbidden",
+            Refusal::Snapshot(AskError::TooLarge { .. }) => "snapshot_too_large",
+            Refusal::Snapshot(AskError::Busy) => "snapshot_busy",
+            Refusal::Snapshot(AskError::Late { .. }) => "snapshot_timeout",
+            Refusal::Snapshot(AskError::Changed | AskError::Failed) => "snapshot_failed",
             Refusal::Unauthenticated => "unauthenticated",
             Refusal::TooMany { .. } => "too_many_subscriptions",
             Refusal::DuplicateId => "duplicate_id",
@@ -127,6 +149,22 @@ impl Refusal {
             Refusal::ColumnForbidden { .. } => "ask for granted columns only",
             Refusal::Filter(error) => return error.hint().map(str::to_owned),
             Refusal::Policy { .. } => "the daemon's log says why; check the token's claims",
+            Refusal::SnapshotForbidden { .. } => {
+                "grant these columns to the role, or subscribe without a snapshot"
+            }
+            Refusal::SnapshotFilter => {
+                "leave casts and arithmetic on columns out, in the filter and in the policy"
+            }
+            Refusal::Snapshot(AskError::TooLarge { .. }) => {
+                "give a limit, or a narrower filter, or ask for fewer columns"
+            }
+            Refusal::Snapshot(AskError::Busy) => "come back after a random delay of some seconds",
+            Refusal::Snapshot(AskError::Late { .. }) => {
+                "an index on what the filter and the order read would help"
+            }
+            Refusal::Snapshot(AskError::Changed | AskError::Failed) => {
+                "come back later; the daemon's log says why"
+            }
             Refusal::Unauthenticated => "send an `auth` request first",
             Refusal::TooMany { .. } => "unsubscribe, or ask for more rows with one filter",
             Refusal::DuplicateId => "choose another id, or unsubscribe first",
@@ -222,13 +260,13 @@ pub fn lacks_old_image(plan_rule: &Rule, relation: &Relation) -> bool {
     relation.identity != ReplicaIdentity::Full && plan_rule.columns().iter().any(unknown)
 }
 
-fn table<'a>(context: Context<'a>, request: &Request) -> Result<&'a Table, Refusal> {
+pub(crate) fn table<'a>(context: Context<'a>, request: &Request) -> Result<&'a Table, Refusal> {
     let table = context.catalog.table(&request.table.schema, &request.table.name);
     let unknown = || Refusal::UnknownTable { table: request.table.to_string() };
     table.filter(|table| table.published).map(AsRef::as_ref).ok_or_else(unknown)
 }
 
-fn parse(filter: &Filter) -> Result<Expression, RuleError> {
+pub(crate) fn parse(filter: &Filter) -> Result<Expression, RuleError> {
     match filter {
         Filter::Where(text) => parse_where(text),
         Filter::Text(text) => parse_filter(text),

@@ -63,6 +63,8 @@ impl Shard {
         }
         if was_live {
             self.go_live(key, id);
+        } else {
+            self.restart_snapshot(key, id);
         }
         Ok(())
     }

@@ -34,6 +34,7 @@ pub async fn run(
     let mut ticks = interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let wake = Rc::clone(&shard.borrow().wake);
+    let Some(mut told) = shard.borrow_mut().told.take() else { return };
     let mut batch = Vec::new();
     let mut fed = true;
     loop {
@@ -51,6 +52,7 @@ pub async fn run(
                 fed = count > 0;
                 shard.borrow_mut().incoming.extend(batch.drain(..));
             }
+            Some(answer) = told.recv() => shard.borrow_mut().take_answer(answer),
             () = wake.notified(), if !busy => {}
             () = yield_now(), if busy => {}
         }
@@ -78,6 +80,7 @@ impl Shard {
     pub(crate) fn tick(&mut self, now: SystemTime) {
         self.seconds = self.seconds.saturating_add(1);
         self.settle_parked();
+        self.tick_snapshots();
         let mut beats = Beats::default();
         for key in self.keys() {
             self.check(key, now);
@@ -138,9 +141,9 @@ impl Shard {
         let Some(session) = self.session(key) else { return };
         let dialect = session.dialect;
         // A session that is behind, or has frames of this pass to come, is not here yet.
-        let here = session.readers.is_empty() && session.pending.is_empty();
-        let parked = self.parked.iter().any(|parked| parked.key == key);
-        let cursor = cursor.filter(|_| here && !parked && !session.subscriptions.is_empty());
+        let live = session.subscriptions.iter().all(|it| it.member_at.is_some());
+        let here = live && session.pending.is_empty() && !session.subscriptions.is_empty();
+        let cursor = cursor.filter(|_| here);
         let frame = beats.frame(dialect, cursor);
         if let Some(session) = self.session_mut(key) {
             session.outbox.push(&frame);

@@ -8,8 +8,10 @@ use crate::auth::Claims;
 use crate::ring::Place;
 use crate::route::encode::Encode;
 use crate::route::groups::Attachment;
+use crate::route::handover::Handover;
 use crate::route::outbox::Outbox;
 use crate::route::subscription::Request;
+use crate::route::subscription::SnapshotRequest;
 
 /// A session's name in its shard. A place is used again by a later session, a key never.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -58,6 +60,8 @@ pub(crate) struct Session {
 pub(crate) struct Subscription {
     pub(crate) id: Rc<str>,
     pub(crate) request: Box<Request>,
+    /// Whether it begins with the rows that are there, and does so again where it missed changes.
+    pub(crate) snapshot: Option<Box<SnapshotRequest>>,
     pub(crate) attachment: Attachment,
     /// Its place among the variant's members; `None` while it is behind.
     pub(crate) member_at: Option<u32>,
@@ -70,6 +74,8 @@ pub(crate) struct Reader {
     pub(crate) ids: SmallVec<[Rc<str>; 1]>,
     /// Whether the client asked for what it missed and is told when it has it.
     pub(crate) announce: bool,
+    /// Where it follows a snapshot: rows to deliver first, and what is in them already.
+    pub(crate) handover: Option<Box<Handover>>,
 }
 
 impl Session {

@@ -7,8 +7,8 @@
 //!
 //! # Invariants
 //!
-//! - A subscription is either a member of its variant (live) or in exactly one reader or parked
-//!   (behind).
+//! - A subscription is either a member of its variant (live) or in exactly one reader, parked,
+//!   asking or waiting (behind).
 //! - A session has no pending payload while one of its requests is served: what was matched before
 //!   a request goes out before its answer.
 
@@ -19,8 +19,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use slab::Slab;
 use tokio::sync::Notify;
+use tokio::sync::mpsc;
 use tokio::sync::watch;
 
+use crate::ask::Asker;
+use crate::ask::Told;
 use crate::auth::Claims;
 use crate::catalog::Catalog;
 use crate::change::cursor::Cursor;
@@ -34,6 +37,9 @@ use crate::ring::feed::Routed;
 use crate::route::encode::Encode;
 use crate::route::encode::Notice;
 use crate::route::groups::Groups;
+use crate::route::handover::ASKED_MAX;
+use crate::route::handover::Asking;
+use crate::route::handover::Waiting;
 use crate::route::outbox::Outbox;
 use crate::route::outbox::Wire;
 use crate::route::pass::Pass;
@@ -118,6 +124,8 @@ pub struct Shared {
     pub catalog: Arc<Catalog>,
     /// What the configuration says of them.
     pub policies: Arc<Policies>,
+    /// Who asks Postgres for rows.
+    pub asker: Asker,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Where the shard notes what it has routed.
@@ -141,6 +149,16 @@ pub struct Shard {
     pub(crate) ready: VecDeque<SessionKey>,
     /// Subscriptions whose cursor is ahead of this shard.
     pub(crate) parked: Vec<Parked>,
+    /// Subscriptions that wait for the rows that they begin with.
+    pub(crate) asking: Vec<Asking>,
+    /// Subscriptions that have their rows and wait for the stream.
+    pub(crate) waiting: Vec<Waiting>,
+    /// Questions that were not yet answered, and the number of the last one.
+    pub(crate) outstanding: usize,
+    pub(crate) tickets: u64,
+    /// Where answers come from; taken by the loop.
+    pub(crate) told: Option<mpsc::Receiver<Told>>,
+    pub(crate) tell: mpsc::Sender<Told>,
     /// Wakes the loop when a session becomes ready.
     pub(crate) wake: Rc<Notify>,
     /// Seconds since the shard began.
@@ -155,6 +173,7 @@ impl Shard {
     #[must_use]
     pub fn new(settings: Settings, shared: Shared) -> Shard {
         let catalog_generation = shared.catalog.current().generation;
+        let (tell, told) = mpsc::channel(ASKED_MAX);
         Shard {
             settings,
             shared,
@@ -167,6 +186,12 @@ impl Shard {
             matched: Position::after(Lsn::ZERO),
             ready: VecDeque::new(),
             parked: Vec::new(),
+            asking: Vec::new(),
+            waiting: Vec::new(),
+            outstanding: 0,
+            tickets: 0,
+            told: Some(told),
+            tell,
             wake: Rc::new(Notify::new()),
             seconds: 0,
             catalog_generation,

@@ -49,23 +49,28 @@ impl Shard {
         let dialect = session.dialect;
         let plan = self.plan(&claims, &subscribe.request)?;
         let no_old_image = plan::lacks_old_image(&plan.rule, &plan.projection.relation);
+        if let Some(snapshot) = &subscribe.snapshot {
+            self.may_ask(&claims, &subscribe.request, snapshot, &plan)?;
+        }
         let shape = self.shape(plan, &subscribe.request, dialect);
         let projection = Rc::clone(&shape.projection);
         let id = self.groups.intern(&subscribe.id);
         let attachment = self.groups.attach(shape, &id);
         let request = Box::new(subscribe.request);
+        let begins = subscribe.snapshot.is_some();
         if let Some(session) = self.session_mut(key) {
-            let subscription =
-                Subscription { id: Rc::clone(&id), request, attachment, member_at: None };
+            let (id, snapshot) = (Rc::clone(&id), subscribe.snapshot);
+            let subscription = Subscription { id, request, snapshot, attachment, member_at: None };
             // Most sessions have one; a vector that grows by itself begins with four.
             session.subscriptions.reserve_exact(1);
             session.subscriptions.push(subscription);
         }
-        let cursor = if subscribe.since.is_none() { self.here() } else { None };
+        let cursor = if subscribe.since.is_none() && !begins { self.here() } else { None };
         let subscribed =
             Notice::Subscribed { id: &id, cursor, projection: &projection, no_old_image };
         self.notify(key, &subscribed);
         match subscribe.since {
+            None if begins => self.begin_snapshot(key, &id),
             None => self.go_live(key, &id),
             Some(cursor) => self.resume(key, &id, cursor),
         }
@@ -92,6 +97,7 @@ impl Shard {
         let Some(session) = self.session_mut(key) else { return };
         session.claims = Some(claims);
         self.replan_session(key, None);
+        self.restart_asking(key);
     }
 
     /// Reads on from a cursor, or says why that can't be.
@@ -142,18 +148,28 @@ impl Shard {
     ) {
         let ids = smallvec::smallvec![Rc::clone(id)];
         if let Some(session) = self.session_mut(key) {
-            session.readers.push(Reader { place, ids, announce });
+            session.readers.push(Reader { place, ids, announce, handover: None });
         }
         self.schedule(key);
     }
 
-    /// Tells the client that it missed changes, and goes on live.
+    /// Tells the client that it missed changes, and goes on live, or from a snapshot.
     pub(crate) fn resync(&mut self, key: SessionKey, id: &Rc<str>, reason: Gap) {
         self.shared.metrics.resynced(reason.code());
-        if let Some(cursor) = self.here() {
+        let subscription = self.session(key).and_then(|session| session.subscription(id));
+        if subscription.is_none_or(|subscription| subscription.snapshot.is_none()) {
+            let cursor = self.here();
             self.notify(key, &Notice::Resync { id, reason, cursor });
+            self.go_live(key, id);
+            return;
         }
-        self.go_live(key, id);
+        self.notify(key, &Notice::Resync { id, reason, cursor: None });
+        self.go_behind(key, id);
+        if let Some(session) = self.session_mut(key) {
+            session.forget_reader_of(id);
+        }
+        self.forget_snapshot(key, id);
+        self.begin_snapshot(key, id);
     }
 
     /// Makes a subscription live, from the next change on that is matched.
@@ -197,6 +213,7 @@ impl Shard {
         let subscription = session.subscriptions.remove(known);
         session.forget_reader_of(id);
         self.parked.retain(|parked| parked.key != key || &*parked.id != id);
+        self.forget_snapshot(key, id);
         self.groups.detach(subscription.attachment);
         true
     }

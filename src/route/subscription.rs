@@ -28,6 +28,28 @@ pub enum Filter {
     Text(Box<str>),
 }
 
+/// That a subscription begins with the rows that are there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotRequest {
+    /// In which order they come.
+    pub order: Box<[OrderBy]>,
+    /// How many at the most.
+    pub limit: Option<usize>,
+    /// Of the rows that are equal in these columns, only the first by `order`.
+    pub latest_by: Box<[Box<str>]>,
+}
+
+/// One column of an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OrderBy {
+    /// The column.
+    pub column: Box<str>,
+    /// Whether the greatest comes first.
+    pub descending: bool,
+    /// Whether NULL comes first; where absent, NULL is greater than all values.
+    pub nulls_first: Option<bool>,
+}
+
 /// A set of kinds of change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Events(u8);
@@ -35,6 +57,8 @@ pub struct Events(u8);
 /// What happened to a row, from the subscription's view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Op {
+    /// The row was there when the subscription began.
+    Snapshot,
     /// A visible row was inserted.
     Insert,
     /// A visible row was updated and is still visible.
@@ -50,7 +74,7 @@ pub enum Op {
 }
 
 impl Op {
-    /// Every kind, in the order of the documentation.
+    /// Every kind that can be chosen, in the order of the documentation.
     pub const ALL: [Op; 6] =
         [Op::Insert, Op::Update, Op::Enter, Op::Leave, Op::Delete, Op::Truncate];
 
@@ -58,6 +82,7 @@ impl Op {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Op::Snapshot => "snapshot",
             Op::Insert => "insert",
             Op::Update => "update",
             Op::Enter => "enter",
@@ -75,15 +100,17 @@ impl Op {
             Op::Leave => 8,
             Op::Delete => 16,
             Op::Truncate => 32,
+            // In every set: it is asked for elsewhere.
+            Op::Snapshot => 64,
         }
     }
 }
 
 impl Events {
     /// Every kind.
-    pub const ALL: Events = Events(63);
+    pub const ALL: Events = Events(127);
     /// No kind.
-    pub const NONE: Events = Events(0);
+    pub const NONE: Events = Events(64);
 
     /// The set with `op` in it.
     #[must_use]
@@ -107,4 +134,6 @@ pub struct Subscribe {
     pub request: Request,
     /// Where to read on from; from now on where absent.
     pub since: Option<Cursor>,
+    /// Whether it begins with the rows that are there, and which.
+    pub snapshot: Option<Box<SnapshotRequest>>,
 }

@@ -7,6 +7,7 @@ use std::io::IoSlice;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::ask::Asker;
 use crate::auth::Settings as AuthSettings;
 use crate::auth::Verifier;
 use crate::catalog::Catalog;
@@ -163,6 +164,7 @@ impl World {
         let shared = Shared {
             catalog: Arc::clone(&catalog),
             policies: Arc::new(Policies::new([(table, Policy::Open)])),
+            asker: Asker::unanswered(),
             metrics: Arc::default(),
             routed: Routed::new(),
         };
@@ -191,7 +193,8 @@ impl World {
             events: Events::ALL,
             big_numbers: BigNumbers::AsNumbers,
         };
-        self.shard.subscribe(key, Subscribe { id: id.into(), request, since }).unwrap();
+        let subscribe = Subscribe { id: id.into(), request, since, snapshot: None };
+        self.shard.subscribe(key, subscribe).unwrap();
     }
 
     /// A transaction that inserts rows with these numbers and a body of some bytes.

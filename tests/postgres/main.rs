@@ -19,6 +19,7 @@ mod rules;
 mod program;
 mod server;
 mod slow;
+mod snapshot;
 mod sql;
 mod support;
 mod tls;

@@ -8,10 +8,14 @@ use crate::change::value::BigNumbers;
 use crate::route::subscription::Events;
 use crate::route::subscription::Filter;
 use crate::route::subscription::Op;
+use crate::route::subscription::OrderBy;
+use crate::route::subscription::SnapshotRequest;
 use crate::route::subscription::Subscribe;
 
 /// The longest name that a subscription may have, in bytes. It is in every frame.
 pub const ID_BYTES_MAX: usize = 64;
+/// The most columns of an order.
+const ORDER_MAX: usize = 8;
 
 /// What a client asks.
 #[derive(Debug)]
@@ -84,6 +88,10 @@ struct SubscribeFields {
     columns: Option<Vec<String>>,
     events: Option<Vec<String>>,
     since: Option<String>,
+    snapshot: Option<bool>,
+    order: Option<Vec<String>>,
+    limit: Option<u64>,
+    latest_by: Option<Vec<String>>,
     big_numbers: Option<String>,
 }
 
@@ -145,12 +153,74 @@ pub fn parse(text: &str) -> Result<Request, RequestError> {
     }
 }
 
-fn subscribe(fields: SubscribeFields) -> Result<Request, RequestError> {
-    let id = fields.id.into_text();
+/// What the subscription begins with. What only orders or bounds a snapshot is refused without one,
+/// so that nobody takes it for an order or a bound of the stream.
+fn snapshot(fields: &mut SubscribeFields) -> Result<Option<Box<SnapshotRequest>>, SnapshotWrong> {
+    let (order, limit, latest_by) = (fields.order.take(), fields.limit, fields.latest_by.take());
+    if !fields.snapshot.unwrap_or(false) {
+        if order.is_some() || limit.is_some() || latest_by.is_some() {
+            return Err((
+                "`order`, `limit` and `latest_by` are for a snapshot",
+                "add snapshot: true",
+            ));
+        }
+        return Ok(None);
+    }
+    let (order, latest_by) = (order.unwrap_or_default(), latest_by.unwrap_or_default());
+    if order.len() > ORDER_MAX || latest_by.len() > ORDER_MAX {
+        return Err(("`order` or `latest_by` names too many columns", "8 are enough"));
+    }
+    if !latest_by.is_empty() && order.is_empty() {
+        let hint = "as in latest_by: [\"driver\"], order: [\"at desc\"]";
+        return Err(("`latest_by` needs an `order` that says which row is the latest", hint));
+    }
+    let order = order.iter().map(|text| order_by(text)).collect::<Option<_>>();
+    let order = order.ok_or(("`order` is malformed", "column [asc|desc] [nulls first|last]"))?;
+    let limit = limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    if limit == Some(0) {
+        return Err(("`limit` is 0", "1 or more; leave `snapshot` out for no rows"));
+    }
+    let latest_by = latest_by.into_iter().map(Into::into).collect();
+    Ok(Some(Box::new(SnapshotRequest { order, limit, latest_by })))
+}
+
+/// What is wrong, and what would be right.
+type SnapshotWrong = (&'static str, &'static str);
+
+/// One column of an order. The words behind the name are SQL's.
+fn order_by(text: &str) -> Option<OrderBy> {
+    let mut words: Vec<&str> = text.split_whitespace().collect();
+    let is =
+        |word: Option<&&str>, known: &str| word.is_some_and(|it| it.eq_ignore_ascii_case(known));
+    let mut nulls_first = None;
+    if let [.., nulls, end] = words.as_slice()
+        && nulls.eq_ignore_ascii_case("nulls")
+        && words.len() > 2
+    {
+        nulls_first = match end.to_ascii_lowercase().as_str() {
+            "first" => Some(true),
+            "last" => Some(false),
+            _ => return None,
+        };
+        words.truncate(words.len() - 2);
+    }
+    let descending = is(words.last(), "desc");
+    if words.len() > 1 && (descending || is(words.last(), "asc")) {
+        words.pop();
+    }
+    match words.as_slice() {
+        [column] => Some(OrderBy { column: (*column).into(), descending, nulls_first }),
+        _ => None,
+    }
+}
+
+fn subscribe(mut fields: SubscribeFields) -> Result<Request, RequestError> {
+    let id = std::mem::replace(&mut fields.id, Id::Number(0)).into_text();
     let wrong = |message: &str, hint| bad(Some(id.clone()), message.to_owned(), Some(hint));
     if id.is_empty() || id.len() > ID_BYTES_MAX {
         return Err(bad(None, "`id` is empty or too long".to_owned(), Some("1 to 64 bytes")));
     }
+    let snapshot = snapshot(&mut fields).map_err(|(message, hint)| wrong(message, hint))?;
     let filter = match (fields.where_, fields.filter) {
         (Some(_), Some(_)) => {
             return Err(wrong("both `where` and `filter` are given", "give one of them"));
@@ -178,7 +248,7 @@ fn subscribe(fields: SubscribeFields) -> Result<Request, RequestError> {
     let table = TableName::parse(&fields.table);
     let request =
         crate::route::subscription::Request { table, filter, columns, events, big_numbers };
-    Ok(Request::Subscribe(Subscribe { id: id.into(), request, since }))
+    Ok(Request::Subscribe(Subscribe { id: id.into(), request, since, snapshot }))
 }
 
 const fn error_hint(_: &crate::change::cursor::ParseCursorError) -> &'static str {

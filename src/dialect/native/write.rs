@@ -63,8 +63,10 @@ impl Encode for Native {
                 json::row(old, projection, out);
             }
         }
-        out.extend_from_slice(br#","commit_ts":"#);
-        json::timestamp(row.committed_at, out);
+        if op != Op::Snapshot {
+            out.extend_from_slice(br#","commit_ts":"#);
+            json::timestamp(row.committed_at, out);
+        }
     }
 
     fn frame(&self, head: &[u8], body: &[u8], cursor: Option<Cursor>, out: &mut Vec<u8>) {
@@ -131,13 +133,18 @@ fn notice_json(notice: &Notice<'_>) -> serde_json::Value {
         Notice::Synced { id, cursor } => {
             serde_json::json!({ "type": "synced", "id": id, "cursor": cursor.to_string() })
         }
-        Notice::Resync { id, reason, cursor } => serde_json::json!({
-            "type": "resync",
-            "id": id,
-            "reason": reason.code(),
-            "message": reason.to_string(),
-            "cursor": cursor.to_string(),
-        }),
+        Notice::Resync { id, reason, cursor } => {
+            let mut json = serde_json::json!({
+                "type": "resync",
+                "id": id,
+                "reason": reason.code(),
+                "message": reason.to_string(),
+            });
+            if let Some(cursor) = cursor {
+                set(&mut json, "cursor", cursor.to_string());
+            }
+            json
+        }
         Notice::Unsubscribed { id } => serde_json::json!({ "type": "unsubscribed", "id": id }),
         Notice::Refused { id, refusal } => refused(Some(id), refusal),
         Notice::Heartbeat { cursor } => {
