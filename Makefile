@@ -3,8 +3,10 @@
 
 # `make demo DEMO='--rate 100 --duration 60s'`
 DEMO =
+# `make faults FAULTS='--seeds 3 --seconds 60 --seed 7'`
+FAULTS =
 
-.PHONY: demo test test-all-postgres bench
+.PHONY: demo test test-all-postgres faults bench
 
 # A private Postgres, traffic, the daemon, and the changes as a client sees them. Ctrl-C ends it.
 demo:
@@ -27,6 +29,13 @@ test:
 test-all-postgres:
 	.ci/needs cargo cc postgres npm
 	.ci/all-postgres
+
+# The delivery contract under faults: daemon and database killed, stopped and cut off while rows are
+# written and watched, and an independent checker; docs/guarantees.md says what it asserts. Three
+# quarters of an hour.
+faults:
+	.ci/needs cargo cc postgres
+	.ci/faults $(FAULTS)
 
 # Deliveries and changes per second, latency, memory, next to limits and to what one would write
 # instead; half an hour. docs/benchmarks.md says what the figures mean.

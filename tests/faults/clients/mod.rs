@@ -1,0 +1,175 @@
+//! Those who watch. A client does what `docs/clients.md` says: it keeps the newest cursor of each
+//! subscription, comes back when it lost its connection, and goes on from there.
+//!
+//! ```text
+//! Client ── one loop: connect, subscribe, read, note, come back
+//!   └ Line   how a transport connects, asks and reads
+//! ```
+
+pub(crate) mod websocket;
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio::time::sleep;
+use tokio::time::sleep_until;
+use tokio::time::timeout;
+
+use crate::dice::Dice;
+use crate::log::Log;
+use crate::log::Seen;
+use crate::plan::ClientPlan;
+use websocket::WebSocket;
+
+/// A connection without a sign of life for so long is given up: heartbeats come every second.
+const SILENCE: Duration = Duration::from_secs(5);
+/// How soon a subscription that was refused is tried again.
+const REFUSED_AGAIN: Duration = Duration::from_millis(400);
+
+/// What the run says to a client, and the client to the run.
+#[derive(Debug)]
+pub(crate) struct Contact {
+    pub(crate) log: Log,
+    /// Until then it reads nothing.
+    pub(crate) deaf_until: Mutex<Instant>,
+    /// The subscriptions that have seen their last row.
+    pub(crate) arrived: watch::Sender<usize>,
+}
+
+/// One client.
+pub(crate) struct Client {
+    plan: ClientPlan,
+    port: u16,
+    dice: Dice,
+    contact: Arc<Contact>,
+    held: Vec<Held>,
+}
+
+/// What a client keeps of a subscription.
+#[derive(Clone, Debug, Default)]
+struct Held {
+    cursor: Option<String>,
+    /// Whether there is an answer that it goes on.
+    lives: bool,
+    /// When it is asked for again after it was refused.
+    again_at: Option<Instant>,
+    arrived: bool,
+}
+
+impl Contact {
+    pub(crate) fn new() -> Arc<Contact> {
+        Arc::new(Contact {
+            log: Log::default(),
+            deaf_until: Mutex::new(Instant::now()),
+            arrived: watch::channel(0).0,
+        })
+    }
+}
+
+impl Client {
+    pub(crate) fn new(plan: ClientPlan, port: u16, dice: Dice, contact: Arc<Contact>) -> Client {
+        let held = vec![Held::default(); plan.watches.len()];
+        Client { plan, port, dice, contact, held }
+    }
+
+    /// Watches until told to stop.
+    pub(crate) async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        while !*stop.borrow() {
+            tokio::select! {
+                why = self.connection() => self.contact.log.note(Seen::Lost(why)),
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+            sleep(self.dice.milliseconds(10, 250)).await;
+        }
+    }
+
+    /// One connection, from its beginning to its end; tells why it ended.
+    async fn connection(&mut self) -> String {
+        let mut line = match timeout(SILENCE, WebSocket::connect(self.port)).await {
+            Ok(Ok(line)) => line,
+            Ok(Err(error)) => return error,
+            Err(_) => return "no answer to the handshake".to_owned(),
+        };
+        self.contact.log.note(Seen::Connected);
+        for watch in 0..self.held.len() {
+            self.held[watch].lives = false;
+            if let Err(error) = self.ask(&mut line, watch).await {
+                return error;
+            }
+        }
+        loop {
+            let deaf_until = *self.contact.deaf_until.lock().unwrap();
+            sleep_until(deaf_until).await;
+            let again_at = self.held.iter().filter_map(|held| held.again_at).min();
+            let frame = tokio::select! {
+                frame = timeout(SILENCE, line.next()) => frame,
+                () = sleep_until(again_at.unwrap_or_else(Instant::now)), if again_at.is_some() => {
+                    if let Err(error) = self.ask_again(&mut line).await {
+                        return error;
+                    }
+                    continue;
+                }
+            };
+            match frame {
+                Ok(Ok(Some(text))) => self.take(&text),
+                Ok(Ok(None)) => {}
+                Ok(Err(error)) => return error,
+                Err(_) => return "silence".to_owned(),
+            }
+        }
+    }
+
+    async fn ask(&mut self, line: &mut WebSocket, watch: usize) -> Result<(), String> {
+        let since = self.held[watch].cursor.clone();
+        self.held[watch].again_at = None;
+        self.contact.log.note(Seen::Asked { watch, since: since.clone() });
+        line.ask(&self.plan.watches[watch], since).await
+    }
+
+    async fn ask_again(&mut self, line: &mut WebSocket) -> Result<(), String> {
+        let now = Instant::now();
+        for watch in 0..self.held.len() {
+            if self.held[watch].again_at.is_some_and(|at| at <= now) {
+                self.ask(line, watch).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes a frame, and keeps what has to be kept of it.
+    fn take(&mut self, text: &str) {
+        self.contact.log.note(Seen::Frame(text.into()));
+        let frame: Value = serde_json::from_str(text).unwrap();
+        let cursor = frame["cursor"].as_str();
+        let kind = frame["type"].as_str().unwrap();
+        if kind == "heartbeat" {
+            for held in self.held.iter_mut().filter(|held| held.lives) {
+                held.cursor = cursor.map(str::to_owned);
+            }
+            return;
+        }
+        let Some(id) = frame["id"].as_str() else { return };
+        let watch = self.plan.watches.iter().position(|watch| watch.id == id).unwrap();
+        let ends = format!("\"end:{}\"", self.plan.watches[watch].name);
+        let held = &mut self.held[watch];
+        match kind {
+            "subscribed" => held.lives = true,
+            "error" => {
+                held.lives = false;
+                held.again_at = Some(Instant::now() + REFUSED_AGAIN);
+            }
+            _ => {}
+        }
+        if let Some(cursor) = cursor {
+            held.cursor = Some(cursor.to_owned());
+        }
+        if kind == "row" && !held.arrived && text.contains(&ends) {
+            held.arrived = true;
+            self.contact.arrived.send_modify(|count| *count += 1);
+        }
+    }
+}

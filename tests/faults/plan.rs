@@ -1,0 +1,204 @@
+//! What happens in a run, from its seed: how walcast is set, who watches what, and which fault
+//! comes when.
+
+use std::time::Duration;
+
+use crate::dice::Dice;
+use crate::filter::Filter;
+use crate::schema::LEAVES;
+use crate::schema::TABLES;
+
+/// A run.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) lasts: Duration,
+    pub(crate) profile: Profile,
+    pub(crate) clients: Vec<ClientPlan>,
+    /// In the order of their times, counted from the beginning.
+    pub(crate) faults: Vec<(Duration, Fault)>,
+}
+
+/// How things are set.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Profile {
+    /// Small outboxes, a small ring and a short window, so that clients fall behind and off.
+    pub(crate) tight: bool,
+    /// `publish_via_partition_root`.
+    pub(crate) by_root: bool,
+    pub(crate) shards: u64,
+    pub(crate) writers: i64,
+    /// Transactions in a second, of all writers.
+    pub(crate) rate: u64,
+}
+
+/// One client: what it subscribes to on its one connection.
+#[derive(Clone, Debug)]
+pub(crate) struct ClientPlan {
+    pub(crate) watches: Vec<Watch>,
+}
+
+/// One subscription.
+#[derive(Clone, Debug)]
+pub(crate) struct Watch {
+    /// Unique in the run.
+    pub(crate) name: String,
+    /// Its name on the wire, which other clients use, too.
+    pub(crate) id: String,
+    pub(crate) table: &'static str,
+    pub(crate) filter: Filter,
+    /// Whether the filter is sent in PostgREST's form.
+    pub(crate) postgrest: bool,
+    /// The columns asked for; all, if absent.
+    pub(crate) columns: Option<Vec<&'static str>>,
+}
+
+/// Something that goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Fault {
+    WalcastKilled,
+    WalcastPaused,
+    WalcastDrained,
+    PostgresKilled,
+    PostgresStoppedFast,
+    PostgresStoppedAtOnce,
+    PostgresPaused,
+    BackendKilled,
+    WalsenderTerminated,
+    WalsenderPaused,
+    ClientsCut,
+    ClientsHalfOpen,
+    ClientsFrozen,
+    ClientsSlow,
+    UpstreamCut,
+    UpstreamHalfOpen,
+    UpstreamFrozen,
+    UpstreamSlow,
+    ReadersStop,
+    SlotDropped,
+    TableUnpublished,
+    ColumnAdded,
+    ColumnRenamed,
+    ColumnDropped,
+    TypeChanged,
+    IdentityChanged,
+    TableTruncated,
+}
+
+/// Those that every run has, the shortest one too.
+const ALWAYS: [Fault; 6] = [
+    Fault::WalcastKilled,
+    Fault::PostgresKilled,
+    Fault::ClientsCut,
+    Fault::UpstreamCut,
+    Fault::ReadersStop,
+    Fault::WalcastDrained,
+];
+
+/// The others.
+const MORE: [Fault; 21] = [
+    Fault::WalcastPaused,
+    Fault::PostgresStoppedFast,
+    Fault::PostgresStoppedAtOnce,
+    Fault::PostgresPaused,
+    Fault::BackendKilled,
+    Fault::WalsenderTerminated,
+    Fault::WalsenderPaused,
+    Fault::ClientsHalfOpen,
+    Fault::ClientsFrozen,
+    Fault::ClientsSlow,
+    Fault::UpstreamHalfOpen,
+    Fault::UpstreamFrozen,
+    Fault::UpstreamSlow,
+    Fault::SlotDropped,
+    Fault::TableUnpublished,
+    Fault::ColumnAdded,
+    Fault::ColumnRenamed,
+    Fault::ColumnDropped,
+    Fault::TypeChanged,
+    Fault::IdentityChanged,
+    Fault::TableTruncated,
+];
+
+impl Plan {
+    /// The run of a seed.
+    pub(crate) fn new(seed: u64, lasts: Duration) -> Plan {
+        let mut dice = Dice::new(seed, 1);
+        let profile = Profile {
+            tight: dice.chance(50),
+            by_root: dice.chance(50),
+            shards: dice.between(1, 2),
+            writers: i64::try_from(dice.between(4, 8)).unwrap(),
+            rate: dice.between(100, 500),
+        };
+        let clients = clients(&mut dice, profile);
+        let faults = faults(&mut dice, lasts);
+        Plan { seed, lasts, profile, clients, faults }
+    }
+
+    /// Every subscription.
+    pub(crate) fn watches(&self) -> impl Iterator<Item = &Watch> {
+        self.clients.iter().flat_map(|client| &client.watches)
+    }
+}
+
+/// One client that watches everything, some with a few subscriptions, some with one.
+fn clients(dice: &mut Dice, profile: Profile) -> Vec<ClientPlan> {
+    let mut tables: Vec<&'static str> = TABLES.to_vec();
+    if !profile.by_root {
+        tables.retain(|table| *table != "events");
+        tables.extend(LEAVES);
+    }
+    let mut clients = Vec::new();
+    for number in 0..9 {
+        let name = format!("c{number}");
+        let count = if number == 0 { tables.len() } else { 1 + number % 3 };
+        let mut watches = Vec::new();
+        for place in 0..count {
+            let everything = number == 0;
+            let table = if everything { tables[place] } else { *dice.pick(&tables) };
+            let filter = if everything { Filter::All } else { Filter::any(dice) };
+            let few = !everything && dice.chance(25);
+            watches.push(Watch {
+                name: format!("{name}-{place}"),
+                id: format!("w{place}"),
+                table,
+                filter,
+                postgrest: dice.chance(50),
+                columns: few.then(|| vec!["id", "writer", "number", "chain"]),
+            });
+        }
+        clients.push(ClientPlan { watches });
+    }
+    clients
+}
+
+/// Deals the faults like cards, so that each comes once before any comes twice.
+fn faults(dice: &mut Dice, lasts: Duration) -> Vec<(Duration, Fault)> {
+    let mut deck: Vec<Fault> = Vec::new();
+    let mut first = true;
+    let mut at = Duration::from_millis(1500);
+    let mut dealt = Vec::new();
+    let last = lasts.saturating_sub(Duration::from_secs(3));
+    while at < last {
+        if deck.is_empty() {
+            let mut always = ALWAYS.to_vec();
+            let mut more = MORE.to_vec();
+            dice.shuffle(&mut always);
+            dice.shuffle(&mut more);
+            if first {
+                // Taken from the end: a short run has those that every run must have.
+                deck.extend(more);
+                deck.extend(always);
+            } else {
+                deck.extend(always);
+                deck.extend(more);
+                dice.shuffle(&mut deck);
+            }
+            first = false;
+        }
+        dealt.extend(deck.pop().map(|fault| (at, fault)));
+        at += dice.milliseconds(700, 3000);
+    }
+    dealt
+}
