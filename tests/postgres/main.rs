@@ -18,6 +18,7 @@ mod ingest;
 mod rules;
 mod program;
 mod server;
+mod shutdown;
 mod slow;
 mod snapshot;
 mod sql;
