@@ -27,6 +27,7 @@ mod run;
 mod truth;
 mod check;
 mod report;
+mod pause;
 #[path = "../postgres/program.rs"]
 #[expect(dead_code, reason = "the other ring uses all of it")]
 mod command;

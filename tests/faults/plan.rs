@@ -30,6 +30,9 @@ pub(crate) struct Profile {
     pub(crate) writers: i64,
     /// Transactions in a second, of all writers.
     pub(crate) rate: u64,
+    /// Whether instead each writer inserts a thousand rows a second into `orders`, as evenly as it
+    /// can, and does nothing else.
+    pub(crate) steady: bool,
 }
 
 /// One client: what it subscribes to on its one connection.
@@ -130,9 +133,26 @@ impl Plan {
             shards: dice.between(1, 2),
             writers: i64::try_from(dice.between(4, 8)).unwrap(),
             rate: dice.between(100, 500),
+            steady: false,
         };
         let clients = clients(&mut dice, profile);
         let faults = faults(&mut dice, lasts);
+        Plan { seed, lasts, profile, clients, faults }
+    }
+
+    /// A thousand changes a second, one client that wants all of them, and these faults.
+    pub(crate) fn steady(seed: u64, lasts: Duration, faults: Vec<(Duration, Fault)>) -> Plan {
+        let profile =
+            Profile { tight: false, by_root: true, shards: 1, writers: 1, rate: 100, steady: true };
+        let watch = Watch {
+            name: "c0-0".to_owned(),
+            id: "w0".to_owned(),
+            table: "orders",
+            filter: Filter::All,
+            postgrest: false,
+            columns: None,
+        };
+        let clients = vec![ClientPlan { watches: vec![watch] }];
         Plan { seed, lasts, profile, clients, faults }
     }
 

@@ -48,6 +48,9 @@ pub(crate) struct Outcome {
     pub(crate) findings: Findings,
     /// How walcast ended by itself, each time.
     pub(crate) ended: Vec<String>,
+    pub(crate) done: Vec<Done>,
+    /// What each client saw.
+    pub(crate) logs: Vec<Vec<Entry>>,
 }
 
 /// Does a plan.
@@ -83,9 +86,9 @@ pub(crate) async fn run(plan: &Plan) -> Outcome {
     stop_watching.send_replace(true);
     ended(&mut clients).await;
     let logs: Vec<_> = stage.contacts.iter().map(|contact| contact.log.take()).collect();
-    let outcome = judge(plan, &stage, &written, &logs).await;
+    let outcome = judge(plan, &stage, &written, logs).await;
     if !outcome.findings.violations.is_empty() || !arrived {
-        keep(plan, &stage, &logs);
+        keep(plan, &stage, &outcome);
     }
     outcome
 }
@@ -182,7 +185,7 @@ async fn everybody_arrives(plan: &Plan, stage: &Stage) {
     sleep(Duration::from_millis(300)).await;
 }
 
-async fn judge(plan: &Plan, stage: &Stage, written: &Written, logs: &[Vec<Entry>]) -> Outcome {
+async fn judge(plan: &Plan, stage: &Stage, written: &Written, logs: Vec<Vec<Entry>>) -> Outcome {
     let sql = stage.server.connect_soon().await;
     let sent = written.sent.lock().unwrap().clone();
     let truth = truth::read(&sql, plan.profile.by_root, &sent).await;
@@ -206,11 +209,13 @@ async fn judge(plan: &Plan, stage: &Stage, written: &Written, logs: &[Vec<Entry>
     }
     let ended = stage.program.ended.lock().unwrap().clone();
     let changes = truth.transactions.iter().map(|it| it.changes.len()).sum();
-    Outcome { faults, transactions: truth.transactions.len(), changes, findings, ended }
+    let transactions = truth.transactions.len();
+    Outcome { faults, transactions, changes, findings, ended, done, logs }
 }
 
 /// Keeps what a person needs to see why.
-fn keep(plan: &Plan, stage: &Stage, logs: &[Vec<Entry>]) {
+fn keep(plan: &Plan, stage: &Stage, outcome: &Outcome) {
+    let logs = &outcome.logs;
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("faults-seed-{}", plan.seed));
     fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join("walcast.log"), stage.program.log()).unwrap();
@@ -222,7 +227,7 @@ fn keep(plan: &Plan, stage: &Stage, logs: &[Vec<Entry>]) {
         fs::write(folder.join(format!("client-{number}.log")), text).unwrap();
     }
     let mut faults = format!("{plan:#?}\n");
-    for Done { fault, began_at, ended_at } in stage.done.lock().unwrap().iter() {
+    for Done { fault, began_at, ended_at } in &outcome.done {
         let at = |at: Instant| at.saturating_duration_since(beginning).as_secs_f64();
         faults.push_str(&format!("{:10.4} {:10.4} {fault:?}\n", at(*began_at), at(*ended_at)));
     }

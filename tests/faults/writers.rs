@@ -54,6 +54,12 @@ struct State {
     chain: String,
 }
 
+/// What was written steadily, and since when.
+struct Steady {
+    since: Instant,
+    rows: u64,
+}
+
 type Failed = tokio_postgres::Error;
 
 impl Writer {
@@ -74,8 +80,14 @@ impl Writer {
             if self.recover(&client).await.is_err() {
                 continue;
             }
+            let mut steady = Steady { since: Instant::now(), rows: 0 };
             while !*stop.borrow() {
-                if let Err(error) = self.transaction(&client).await {
+                let done = if self.profile.steady {
+                    self.steadily(&client, &mut steady).await
+                } else {
+                    self.transaction(&client).await
+                };
+                if let Err(error) = done {
                     let lost = client.is_closed() || error.as_db_error().is_none();
                     if lost || client.batch_execute("ROLLBACK").await.is_err() {
                         break;
@@ -90,6 +102,9 @@ impl Writer {
     }
 
     fn pause(&mut self) -> Duration {
+        if self.profile.steady {
+            return Duration::from_millis(5);
+        }
         let writers = u64::try_from(self.profile.writers).unwrap();
         let mean = 1000 * writers / self.profile.rate;
         self.dice.milliseconds(0, 2 * mean)
@@ -125,6 +140,24 @@ impl Writer {
             self.state = before;
             return Ok(());
         }
+        self.commit(client).await
+    }
+
+    /// Inserts what is due by now, of a thousand rows a second.
+    async fn steadily(&mut self, client: &Client, steady: &mut Steady) -> Result<(), Failed> {
+        let due = u64::try_from(steady.since.elapsed().as_millis()).unwrap();
+        let count = (due - steady.rows).min(200);
+        if count == 0 {
+            return Ok(());
+        }
+        client.batch_execute("BEGIN").await?;
+        let first = u64::try_from(self.state.number).unwrap() + 1;
+        self.insert("orders", first, count, client).await?;
+        steady.rows += count;
+        self.commit(client).await
+    }
+
+    async fn commit(&mut self, client: &Client) -> Result<(), Failed> {
         self.state.transaction += 1;
         let State { transaction, number, chain } = &self.state;
         let ledger = format!(
@@ -213,10 +246,20 @@ impl Writer {
         if self.dice.chance(30) {
             return Ok(());
         }
+        let count = self.dice.between(100, 1500);
+        self.insert(table, first, count, client).await
+    }
+
+    async fn insert(
+        &mut self,
+        table: &str,
+        first: u64,
+        count: u64,
+        client: &Client,
+    ) -> Result<(), Failed> {
         let mut text = format!(
             "INSERT INTO {table} (id, region, status, amount, note, writer, number, chain) VALUES "
         );
-        let count = self.dice.between(100, 1500);
         for place in 0..count {
             let id = first + place;
             let (number, chain) = self.next_link(id);
