@@ -13,6 +13,7 @@ pub struct Metrics {
     undecided: AtomicU64,
     snapshots_asked: AtomicU64,
     snapshots_shared: AtomicU64,
+    referenced: AtomicU64,
     resynced: Mutex<BTreeMap<&'static str, u64>>,
     refused: Mutex<BTreeMap<&'static str, u64>>,
 }
@@ -45,6 +46,11 @@ impl Metrics {
         self.snapshots_shared.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts a row that was told to some group as a reference, because it is too large.
+    pub fn referenced(&self) {
+        self.referenced.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Counts a `resync` by its reason.
     pub fn resynced(&self, reason: &'static str) {
         count(&self.resynced, reason);
@@ -65,6 +71,7 @@ impl Metrics {
             ("undecided".to_owned(), load(&self.undecided)),
             ("snapshots_asked".to_owned(), load(&self.snapshots_asked)),
             ("snapshots_shared".to_owned(), load(&self.snapshots_shared)),
+            ("referenced".to_owned(), load(&self.referenced)),
         ];
         for (name, by) in [("resynced", &self.resynced), ("refused", &self.refused)] {
             let by = by.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

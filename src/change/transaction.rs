@@ -82,6 +82,16 @@ pub enum OldTuple<'a> {
     Key(Tuple<'a>),
 }
 
+impl<'a> OldTuple<'a> {
+    /// The tuple, whatever it holds.
+    #[must_use]
+    pub const fn tuple(self) -> Tuple<'a> {
+        match self {
+            OldTuple::Full(tuple) | OldTuple::Key(tuple) => tuple,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Record {
     tuples_at: usize,

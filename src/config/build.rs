@@ -128,6 +128,7 @@ fn limits(reader: &mut Reader) -> Limits {
         subscriptions_per_session: reader.size("limits.subscriptions_per_session"),
         request_bytes_max: reader.size("limits.request_bytes_max"),
         outbox_bytes_max: reader.size("limits.outbox_bytes_max"),
+        frame_bytes_max: reader.size("limits.frame_bytes_max"),
         handshake: Duration::from_secs(reader.integer("limits.handshake_seconds")),
         ping: Duration::from_secs(reader.integer("limits.ping_seconds")),
         silence: Duration::from_secs(reader.integer("limits.silence_seconds")),

@@ -264,6 +264,12 @@ pub const KEYS: &[Key] = &[
         "How much may be queued for one client. One that is slower than that reads on from the ring at its own pace.",
     ),
     key(
+        "limits.frame_bytes_max",
+        bytes(16 * KIB, 64 * MIB),
+        Some("1048576"),
+        "How large the frame of one row may be. A larger row goes out as a reference with its key, and a value larger than this is not even held in memory.",
+    ),
+    key(
         "limits.handshake_seconds",
         seconds(1, 300),
         Some("10"),

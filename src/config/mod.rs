@@ -117,6 +117,8 @@ pub struct Limits {
     pub request_bytes_max: usize,
     /// Bytes queued for one client.
     pub outbox_bytes_max: usize,
+    /// Bytes of the frame of one row.
+    pub frame_bytes_max: usize,
     /// Time to connect and to show a token.
     pub handshake: Duration,
     /// Quiet time after which a client is asked whether it is there.

@@ -8,8 +8,8 @@ use crate::change::value::write_json_with;
 use crate::route::projection::Projected;
 use crate::route::projection::Projection;
 
-/// Appends a row image as a JSON object of the projected columns that it holds. A column that is
-/// not in the image is left out: it is not null.
+/// Appends a row image as a JSON object of the projected columns that it holds. A column whose value
+/// is not in the image is left out: it is not null.
 pub fn row(image: &[Cell<'_>], projection: &Projection, out: &mut Vec<u8>) {
     columns(image, projection, |_| true, out);
 }
@@ -30,7 +30,7 @@ fn columns(
     let mut first = true;
     for column in projection.columns.iter().filter(|column| wanted(column)) {
         let cell = image.get(column.position).copied().unwrap_or(Cell::Unchanged);
-        if cell == Cell::Unchanged {
+        if cell.is_missing() {
             continue;
         }
         if !std::mem::take(&mut first) {

@@ -26,6 +26,7 @@ use crate::route::plan;
 use crate::route::plan::Context;
 use crate::route::session::SessionKey;
 use crate::route::shard::Shard;
+use crate::route::shard::writing;
 
 /// One subscription of a reader, with the shapes that it was planned for.
 struct Member {
@@ -138,7 +139,8 @@ impl Shard {
                 return Slice::Gap { id: member.id, reason: Gap::SchemaChanged };
             };
             body.clear();
-            if shape.encode_row(&Images::present(new.row()), &self.shared.metrics, &mut body) {
+            let writing = writing(&self.settings, &self.shared);
+            if shape.encode_row(&Images::present(new), writing, &mut body) {
                 shape.dialect.frame(&member.head, &body, None, &mut frames);
                 count += 1;
             }
@@ -256,6 +258,7 @@ impl Shard {
         let source = self.ring.as_ref().map(Ring::source)?;
         let images = Images::of(change.relation, &change.kind);
         let standing = Standing::of(source, transaction, change);
-        shape.encode(&images, standing, &self.shared.metrics, body).then_some(standing.cursor)
+        let writing = writing(&self.settings, &self.shared);
+        shape.encode(&images, standing, writing, body).then_some(standing.cursor)
     }
 }

@@ -45,6 +45,24 @@ pub struct RowFrame<'a> {
     pub projection: &'a Projection,
     /// When its transaction committed.
     pub committed_at: Timestamp,
+    /// How much of it the frame is to hold.
+    pub detail: Detail,
+}
+
+/// How much of a row its frame holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// Everything that may be shown.
+    Whole,
+    /// Of the row before the change only the key.
+    OldKey,
+    /// The row is too large: only a hint at it, and what a client needs to fetch it.
+    Reference {
+        /// How large the row is, as text.
+        bytes: u64,
+        /// Whether the key is in the frame.
+        key: bool,
+    },
 }
 
 /// What a client is told beside rows.

@@ -10,13 +10,15 @@ use crate::change::cursor::Source;
 use crate::change::transaction::Change;
 use crate::change::transaction::Timestamp;
 use crate::change::transaction::Transaction;
-use crate::metrics::Metrics;
 use crate::route::decide::Decision;
 use crate::route::decide::decide;
+use crate::route::encode::Detail;
 use crate::route::encode::Encode;
 use crate::route::encode::RowFrame;
 use crate::route::image::Images;
 use crate::route::projection::Projection;
+use crate::route::reduce::Writing;
+use crate::route::reduce::write_reduced;
 use crate::route::subscription::Events;
 use crate::rule::Rule;
 
@@ -62,45 +64,52 @@ impl Standing {
 }
 
 impl Shape {
-    /// Decides a change and appends the body of its frame; `false`, and nothing, where the shape
-    /// does not see it. For live sessions and for those that are behind alike.
+    /// Decides a change and writes the body of its frame into an empty `body`; `false`, and nothing,
+    /// where the shape does not see it. For live sessions and for those that are behind alike.
     pub(crate) fn encode(
         &self,
         images: &Images<'_>,
         standing: Standing,
-        metrics: &Metrics,
+        writing: Writing<'_>,
         body: &mut Vec<u8>,
     ) -> bool {
-        self.encode_at(images, standing.committed_at, metrics, body)
+        self.encode_at(images, standing.committed_at, writing, body)
     }
 
     /// The same for a row that is there, which stands nowhere in the history.
     pub(crate) fn encode_row(
         &self,
         images: &Images<'_>,
-        metrics: &Metrics,
+        writing: Writing<'_>,
         body: &mut Vec<u8>,
     ) -> bool {
-        self.encode_at(images, Timestamp(0), metrics, body)
+        self.encode_at(images, Timestamp(0), writing, body)
     }
 
     fn encode_at(
         &self,
         images: &Images<'_>,
         committed_at: Timestamp,
-        metrics: &Metrics,
+        writing: Writing<'_>,
         body: &mut Vec<u8>,
     ) -> bool {
         let visible = match decide(&self.rule, images) {
             Decision::Shown(visible) if self.events.contains(visible.op()) => visible,
             Decision::Shown(_) | Decision::Hidden => return false,
             Decision::Undecided => {
-                metrics.undecided();
+                writing.metrics.undecided();
                 return false;
             }
         };
-        let row = RowFrame { visible, projection: &self.projection, committed_at };
-        self.dialect.body(&row, body);
+        let (projection, detail) = (&*self.projection, Detail::Whole);
+        let row = RowFrame { visible, projection, committed_at, detail };
+        if !images.condensed {
+            self.dialect.body(&row, body);
+            if body.len() <= writing.body_bytes_max {
+                return true;
+            }
+        }
+        write_reduced(self.dialect, row, writing, body);
         true
     }
 }

@@ -21,6 +21,8 @@ pub(crate) struct Images<'a> {
     pub(crate) old: Option<Row<'a>>,
     /// Whether the stream sent the old image, or it was inferred from an unchanged key.
     pub(crate) old_sent: bool,
+    /// Whether a value was left out as too large.
+    pub(crate) condensed: bool,
 }
 
 /// What happened to the row, without its images.
@@ -36,30 +38,34 @@ pub(crate) enum ImageKind {
 
 impl<'a> Images<'a> {
     /// The image of a row that is there.
-    pub(crate) fn present(row: Row<'a>) -> Images<'a> {
-        Images { kind: ImageKind::Snapshot, new: Some(row), old: None, old_sent: false }
+    pub(crate) fn present(row: Tuple<'a>) -> Images<'a> {
+        let (condensed, new) = (row.is_condensed(), Some(row.row()));
+        Images { kind: ImageKind::Snapshot, new, old: None, old_sent: false, condensed }
     }
 
     /// Takes a change apart.
     pub(crate) fn of(relation: &Relation, change: &ChangeKind<'a>) -> Images<'a> {
         match *change {
             ChangeKind::Insert { new } => {
-                let new = Some(new.row());
-                Images { kind: ImageKind::Insert, new, old: None, old_sent: false }
+                let (condensed, new) = (new.is_condensed(), Some(new.row()));
+                Images { kind: ImageKind::Insert, new, old: None, old_sent: false, condensed }
             }
             ChangeKind::Update { old, new } => update(relation, old, new),
             ChangeKind::Delete { old } => {
+                let condensed = old.tuple().is_condensed();
                 let old = Some(old_row(relation, old));
-                Images { kind: ImageKind::Delete, new: None, old, old_sent: true }
+                Images { kind: ImageKind::Delete, new: None, old, old_sent: true, condensed }
             }
             ChangeKind::Truncate => {
-                Images { kind: ImageKind::Truncate, new: None, old: None, old_sent: false }
+                let (kind, condensed) = (ImageKind::Truncate, false);
+                Images { kind, new: None, old: None, old_sent: false, condensed }
             }
         }
     }
 }
 
 fn update<'a>(relation: &Relation, old: Option<OldTuple<'a>>, new: Tuple<'a>) -> Images<'a> {
+    let condensed = new.is_condensed() || old.is_some_and(|old| old.tuple().is_condensed());
     let mut new = new.row();
     let old_row = match old {
         Some(old) => {
@@ -70,7 +76,8 @@ fn update<'a>(relation: &Relation, old: Option<OldTuple<'a>>, new: Tuple<'a>) ->
         // Without an old image the identity's columns did not change.
         None => keep_identity(relation, &new),
     };
-    Images { kind: ImageKind::Update, new: Some(new), old: Some(old_row), old_sent: old.is_some() }
+    let (new, old_sent) = (Some(new), old.is_some());
+    Images { kind: ImageKind::Update, new, old: Some(old_row), old_sent, condensed }
 }
 
 fn old_row<'a>(relation: &Relation, old: OldTuple<'a>) -> Row<'a> {

@@ -22,6 +22,7 @@ pub mod projection;
 mod image;
 pub mod decide;
 pub mod encode;
+mod reduce;
 mod group;
 mod groups;
 mod index;

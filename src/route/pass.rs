@@ -17,6 +17,7 @@ use crate::change::transaction::Change;
 use crate::change::transaction::ChangeKind;
 use crate::change::transaction::Transaction;
 use crate::change::tuple::Cell;
+use crate::change::tuple::Row;
 use crate::change::tuple::Tuple;
 use crate::ring::Gap;
 use crate::ring::Place;
@@ -34,6 +35,7 @@ use crate::route::session::SessionKey;
 use crate::route::shard::Shard;
 use crate::route::shard::Steps;
 use crate::route::shard::widen;
+use crate::route::shard::writing;
 
 /// The transaction, or part of one, that is being matched.
 #[derive(Debug)]
@@ -231,8 +233,12 @@ impl Shard {
             table.index.candidates(&images, &mut candidates);
         }
         // Groups under a value that the old image does not tell can't even be found.
-        let unknown =
-            |column| images.old.as_ref().is_some_and(|it| it.get(column) == Some(&Cell::Unchanged));
+        let missing = |image: &Option<Row<'_>>, column| {
+            image.as_ref().and_then(|it| it.get(column)).copied().is_some_and(Cell::is_missing)
+        };
+        let unknown = |column| {
+            missing(&images.old, column) || (images.condensed && missing(&images.new, column))
+        };
         if table.index.columns().any(unknown) {
             self.shared.metrics.undecided();
         }
@@ -251,13 +257,14 @@ impl Shard {
         images: &Images<'_>,
     ) {
         let Some(source) = self.ring.as_ref().map(Ring::source) else { return };
+        let writing = writing(&self.settings, &self.shared);
         let Some(group) = self.groups.get_mut(id).filter(|group| group.has_members()) else {
             return;
         };
         let pass = &mut self.pass;
         pass.body.clear();
         let standing = Standing::of(source, transaction, change);
-        if !group.shape.encode(images, standing, &self.shared.metrics, &mut pass.body) {
+        if !group.shape.encode(images, standing, writing, &mut pass.body) {
             return;
         }
         let dialect = group.shape.dialect;

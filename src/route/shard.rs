@@ -46,6 +46,8 @@ use crate::route::pass::Pass;
 use crate::route::pass::Routing;
 use crate::route::plan::Refusal;
 use crate::route::policy::Policies;
+use crate::route::reduce::AROUND_BODY;
+use crate::route::reduce::Writing;
 use crate::route::session::Close;
 use crate::route::session::Session;
 use crate::route::session::SessionKey;
@@ -58,6 +60,8 @@ pub struct Settings {
     pub subscriptions_max: usize,
     /// Bytes that may wait for one socket before its session falls behind.
     pub outbox_bytes_max: usize,
+    /// Bytes that the frame of one row may have. A larger row is told as a reference.
+    pub frame_bytes_max: usize,
     /// Seconds that a connection may stay without a valid token.
     pub handshake_seconds: u32,
     /// Seconds between two pings (and heartbeats) to a session.
@@ -108,6 +112,7 @@ impl Default for Settings {
         Settings {
             subscriptions_max: 100,
             outbox_bytes_max: 1 << 20,
+            frame_bytes_max: 1 << 20,
             handshake_seconds: 10,
             ping_seconds: 25,
             silence_seconds: 45,
@@ -360,6 +365,12 @@ impl Shard {
     pub(crate) fn session_mut(&mut self, key: SessionKey) -> Option<&mut Session> {
         self.sessions.get_mut(widen(key.place)).filter(|it| it.generation == key.generation)
     }
+}
+
+/// What encoding a change needs beside it.
+pub(crate) fn writing<'a>(settings: &Settings, shared: &'a Shared) -> Writing<'a> {
+    let body_bytes_max = settings.frame_bytes_max.saturating_sub(AROUND_BODY);
+    Writing { metrics: &shared.metrics, body_bytes_max }
 }
 
 pub(crate) fn widen(place: u32) -> usize {

@@ -92,6 +92,10 @@ pub struct Row {
     pub new: Option<Map<String, Value>>,
     /// The row as it was, or its key.
     pub old: Option<Map<String, Value>>,
+    /// The key of a row that is too large to be sent, in place of the row.
+    pub reference: Option<Map<String, Value>>,
+    /// How large that is.
+    pub bytes: Option<u64>,
     /// Columns that are the same as before and were not sent.
     #[serde(default)]
     pub unchanged: Vec<String>,

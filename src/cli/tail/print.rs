@@ -62,10 +62,14 @@ impl Printer {
             line.push(' ');
         }
         let _ = write!(line, "{}", self.paint(colour(&row.op), &format!("{:<8}", row.op)));
-        let image = row.new.as_ref().or(row.old.as_ref());
+        let image = row.new.as_ref().or(row.reference.as_ref()).or(row.old.as_ref());
         let key = image.map(|image| self.key_of(image)).unwrap_or_default();
         let before = row.old.clone().or_else(|| self.remembered.get(&key).cloned());
         line.push_str(&self.paint("1", &key));
+        if let Some(bytes) = row.bytes {
+            let large = format!(" ({bytes} bytes, too large to be sent)");
+            line.push_str(&self.paint("2", &large));
+        }
         match (row.op.as_str(), &row.new, before) {
             ("update", Some(new), Some(before)) => self.differences(&before, new, &mut line),
             (_, Some(new), _) => self.values(new, &mut line),
@@ -215,6 +219,7 @@ mod tests {
             r#"{"type":"row","id":"tail","op":"update","new":{"area":"n","id":5,"note":"x","status":"live"}}"#,
             r#"{"type":"row","id":"tail","op":"leave","old":{"id":5}}"#,
             r#"{"type":"row","id":"tail","op":"enter","new":{"area":"n","id":5,"note":"\u001b[2J\u009b","status":"live"}}"#,
+            r#"{"type":"row","id":"tail","op":"update","reference":{"id":5},"bytes":104857600}"#,
             r#"{"type":"row","id":"tail","op":"delete","old":{"area":"n","id":5}}"#,
             r#"{"type":"row","id":"tail","op":"truncate"}"#,
         ];
@@ -225,6 +230,7 @@ mod tests {
     update  id=5 (nothing visible changed)
     leave   id=5
     enter   id=5 status="live" note="\u001b[2J" area="n"
+    update  id=5 (104857600 bytes, too large to be sent)
     delete  id=5 area="n"
     truncate
     "#);

@@ -8,6 +8,7 @@ use crate::dialect::frame;
 use crate::dialect::frame::Opcode;
 use crate::dialect::json;
 use crate::dialect::native::request::RequestError;
+use crate::route::encode::Detail;
 use crate::route::encode::Encode;
 use crate::route::encode::Notice;
 use crate::route::encode::RowFrame;
@@ -42,7 +43,10 @@ impl Encode for Native {
         out.extend_from_slice(br#""op":""#);
         out.extend_from_slice(op.name().as_bytes());
         out.push(b'"');
-        if let Some(new) = row.visible.new_row() {
+        if let Detail::Reference { bytes, key } = row.detail {
+            reference(row, key, out);
+            write!(out, r#","bytes":{bytes}"#).expect("memory can be written to");
+        } else if let Some(new) = row.visible.new_row() {
             out.extend_from_slice(br#","new":"#);
             json::row(new, projection, out);
             let mut separator: &[u8] = br#","unchanged":["#;
@@ -55,9 +59,13 @@ impl Encode for Native {
                 out.push(b']');
             }
         }
-        if let Some(old) = row.visible.old_row() {
+        let tells_old = match row.detail {
+            Detail::Whole | Detail::OldKey => true,
+            Detail::Reference { key, .. } => key && row.visible.new_row().is_some(),
+        };
+        if let Some(old) = row.visible.old_row().filter(|_| tells_old) {
             out.extend_from_slice(br#","old":"#);
-            if op == Op::Leave {
+            if op == Op::Leave || row.detail != Detail::Whole {
                 json::key(old, projection, out);
             } else {
                 json::row(old, projection, out);
@@ -93,6 +101,15 @@ impl Encode for Native {
 
     fn ping(&self, out: &mut Vec<u8>) {
         frame::header(Opcode::Ping, 0, out);
+    }
+}
+
+/// Appends what stands for a row that is too large: its key, in place of its values.
+fn reference(row: &RowFrame<'_>, key: bool, out: &mut Vec<u8>) {
+    out.extend_from_slice(br#","reference":"#);
+    match row.visible.new_row().or(row.visible.old_row()) {
+        Some(image) if key => json::key(image, row.projection, out),
+        _ => out.extend_from_slice(b"{}"),
     }
 }
 
