@@ -17,6 +17,8 @@ use walcast::dialect::native::request::ID_BYTES_MAX;
 use walcast::dialect::native::request::Request;
 use walcast::ingest::assemble::Assembler;
 use walcast::ingest::assemble::PART_BYTES;
+use walcast::ingest::condense::Condenser;
+use walcast::ingest::condense::SMALL;
 use walcast::ingest::pgoutput::decode;
 use walcast::rule::Expression;
 use walcast::rule::Rule;
@@ -25,8 +27,9 @@ use walcast::rule::parse_filter;
 use walcast::rule::parse_where;
 
 /// One message of the stream: no panic, and where it is understood every byte of it was needed and
-/// none is left over.
+/// none is left over. It may be condensed, and is no other then.
 pub(crate) fn pgoutput(payload: &[u8]) {
+    condense(payload);
     // A stream may hold it in a place where it means nothing.
     let _refused_or_not = Assembler::new(PART_BYTES, None).push(payload);
     if decode(payload).is_err() {
@@ -37,6 +40,23 @@ pub(crate) fn pgoutput(payload: &[u8]) {
     }
     let longer = [payload, &[0]].concat();
     assert!(decode(&longer).is_err(), "a byte is left over");
+}
+
+/// A row condensed as a whole and byte by byte: the same, and what it was, as long as it is small.
+fn condense(payload: &[u8]) {
+    let frame = [&[b'w'; 25], payload].concat();
+    let condensed = |pieces: usize| {
+        let mut condenser = Condenser::new(SMALL);
+        frame.chunks(pieces).for_each(|piece| condenser.push(piece));
+        condenser.condensed().to_vec()
+    };
+    let whole = condensed(frame.len());
+    assert!(condensed(1) == whole, "cuts make a difference");
+    if payload.first().is_some_and(|tag| b"IUD".contains(tag)) {
+        let after = decode(whole.get(25..).unwrap_or_default());
+        assert_eq!(decode(payload).is_ok(), after.is_ok(), "malformed, and then not");
+        assert!(after.is_err() || payload.len() > SMALL || whole == frame, "a value is missing");
+    }
 }
 
 /// A text as a `where` and as a filter: no panic, in binding and judging neither, and a blank

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::config::TablePolicy;
 use crate::ingest;
 use crate::ingest::assemble::PART_BYTES;
+use crate::ingest::frames::Reading;
 use crate::ingest::progress::Window;
 use crate::ingest::slot::NameError;
 use crate::ring;
@@ -76,6 +77,7 @@ pub(crate) fn ingest(config: &Config) -> Result<ingest::Settings, SettingsError>
         tls_ca_file: database.tls_ca_file.clone(),
         slot,
         window: Window { bytes: config.window.bytes, age: config.window.age },
+        reading: Reading { cell_bytes_max: config.limits.frame_bytes_max, ..Reading::default() },
         part_bytes: PART_BYTES.min(config.ring.bytes_max / 16),
         ..ingest::Settings::new(connection)
     })

@@ -48,6 +48,7 @@ pub mod connect;
 mod end_point;
 mod startup;
 pub mod frames;
+pub mod condense;
 pub mod walsender;
 pub mod slot;
 pub mod pgoutput;

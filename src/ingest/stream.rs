@@ -277,6 +277,8 @@ impl Stream {
         if now.duration_since(self.began_at) >= SETTLED {
             ingest.attempts = 0;
         }
+        // A large row keeps coming for a while before it can be taken.
+        self.heard_at = self.heard_at.max(self.walsender.heard_at().unwrap_or(self.heard_at));
         let silence = now.duration_since(self.heard_at);
         if silence > ingest.settings.silence_max {
             return Err(WalsenderError::Silent { silence }.into());

@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::BufMut;
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
+use tokio::time::Instant;
 use tokio::time::timeout;
 
 use crate::change::cursor::Source;
@@ -205,7 +206,10 @@ impl Commands {
             self.frames.fill().await?;
             let Some(frame) = self.frames.take()? else { continue };
             match frame.tag {
-                b'W' => return Ok(Walsender { frames: self.frames }),
+                b'W' => {
+                    self.frames.expect_rows();
+                    return Ok(Walsender { frames: self.frames });
+                }
                 b'E' => {
                     let error = ServerError::decode(frame.body);
                     return Err(WalsenderError::Command { command: NAME, error });
@@ -231,7 +235,7 @@ pub struct Walsender {
 /// What comes over the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Frame<'a> {
-    /// One message of the output plugin.
+    /// One message of the output plugin. Large values of its rows are left out.
     Data {
         /// The message.
         payload: &'a [u8],
@@ -284,6 +288,12 @@ impl Walsender {
                 _ => Err(WalsenderError::Answer { command: "START_REPLICATION" }),
             },
         }
+    }
+
+    /// When something came last, be it a piece of a large row; absent before anything has.
+    #[must_use]
+    pub fn heard_at(&self) -> Option<Instant> {
+        self.frames.heard_at()
     }
 
     /// Tells the server where we are: all of `statuses`, in one write.
