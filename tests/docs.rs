@@ -49,7 +49,7 @@ fn the_protocol_s_error_codes_are_those_of_the_code() {
     let mut code = results("src/route/plan.rs", "pub fn code(");
     let request = before_tests("src/dialect/native/request.rs");
     code.extend(after_each(&request, "code: \""));
-    code.extend(after_each(&before_tests("src/serve/session.rs"), "session_error(\""));
+    code.extend(after_each(&before_tests("src/serve/websocket.rs"), "session_error(\""));
     assert_eq!(documented("## Error codes"), code);
 }
 
@@ -68,7 +68,7 @@ fn the_protocol_s_operations_are_those_of_the_code() {
 
 #[test]
 fn the_protocol_s_close_codes_are_those_of_the_code() {
-    let session = before_tests("src/serve/session.rs");
+    let session = before_tests("src/serve/websocket.rs");
     let code: BTreeSet<(String, String)> = session
         .split("End { code: ")
         .skip(1)

@@ -30,7 +30,7 @@ use tungstenite::handshake::derive_accept_key;
 use crate::auth::Claims;
 use crate::serve::Front;
 use crate::serve::credentials;
-use crate::serve::session;
+use crate::serve::websocket;
 
 /// Serves one connection until it ends or becomes a WebSocket.
 pub(crate) async fn connection(front: Rc<Front>, socket: TcpStream) {
@@ -52,13 +52,13 @@ pub(crate) async fn connection(front: Rc<Front>, socket: TcpStream) {
 
 fn respond(front: &Rc<Front>, request: Request<Incoming>) -> Response<Full<Bytes>> {
     match (request.method(), request.uri().path()) {
-        (&Method::GET, "/v1/ws") => websocket(front, request),
+        (&Method::GET, "/v1/ws") => upgrade(front, request),
         (_, "/v1/ws") => refuse(StatusCode::METHOD_NOT_ALLOWED, "method", "use GET"),
         _ => refuse(StatusCode::NOT_FOUND, "not_found", "the WebSocket is at /v1/ws"),
     }
 }
 
-fn websocket(front: &Rc<Front>, mut request: Request<Incoming>) -> Response<Full<Bytes>> {
+fn upgrade(front: &Rc<Front>, mut request: Request<Incoming>) -> Response<Full<Bytes>> {
     let headers = request.headers();
     let Some(accept) = accept_key(headers) else {
         let message = "this is a WebSocket (RFC 6455, version 13)";
@@ -83,7 +83,7 @@ fn websocket(front: &Rc<Front>, mut request: Request<Incoming>) -> Response<Full
     }
     let upgrade = hyper::upgrade::on(&mut request);
     // A task of its own, so that what HTTP needed is freed.
-    front.tasks.spawn_local(session::begin(Rc::clone(front), upgrade, claims));
+    front.tasks.spawn_local(websocket::begin(Rc::clone(front), upgrade, claims));
     response
 }
 

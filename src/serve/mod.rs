@@ -29,7 +29,7 @@ use crate::serve::wire::Socket;
 pub mod listener;
 mod http;
 mod credentials;
-mod session;
+mod websocket;
 pub mod wire;
 
 /// What bounds a connection.
@@ -70,7 +70,7 @@ impl Front {
 
     /// Lets a connection be a WebSocket session, as after a handshake that brought these claims.
     pub fn attach(self: &Rc<Front>, socket: impl Socket, claims: Option<Claims>) {
-        session::start(self, socket, Vec::new(), claims);
+        websocket::start(self, socket, Vec::new(), claims);
     }
 }
 

@@ -1,15 +1,12 @@
-//! Frames of the native dialect, as they go to a WebSocket.
+//! The JSON of the native dialect, the same on every transport; `websocket` puts it into frames.
 
 use std::io::Write;
 
 use crate::change::cursor::Cursor;
 use crate::change::value::string::write_string;
-use crate::dialect::frame;
-use crate::dialect::frame::Opcode;
 use crate::dialect::json;
 use crate::dialect::native::request::RequestError;
 use crate::route::encode::Detail;
-use crate::route::encode::Encode;
 use crate::route::encode::Notice;
 use crate::route::encode::RowFrame;
 use crate::route::plan::Refusal;
@@ -20,87 +17,74 @@ use crate::route::subscription::Op;
 /// stands around them.
 const TAIL_BYTES: usize = 16 + 8 + 16 + 8 + 3 + r#","cursor":""}"#.len();
 
-/// The native dialect over WebSocket.
-#[derive(Clone, Copy, Debug)]
-pub struct Native;
+/// Appends what stands before the body in the row frames of the subscription called `id`.
+pub(super) fn head(id: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(br#"{"type":"row","id":"#);
+    write_string(id.as_bytes(), out);
+    out.push(b',');
+}
 
-/// The one instance of it.
-pub static NATIVE: Native = Native;
-
-impl Encode for Native {
-    fn name(&self) -> &'static str {
-        "native"
-    }
-
-    fn head(&self, id: &str, out: &mut Vec<u8>) {
-        out.extend_from_slice(br#"{"type":"row","id":"#);
-        write_string(id.as_bytes(), out);
-        out.push(b',');
-    }
-
-    fn body(&self, row: &RowFrame<'_>, out: &mut Vec<u8>) {
-        let (op, projection) = (row.visible.op(), row.projection);
-        out.extend_from_slice(br#""op":""#);
-        out.extend_from_slice(op.name().as_bytes());
-        out.push(b'"');
-        if let Detail::Reference { bytes, key } = row.detail {
-            reference(row, key, out);
-            write!(out, r#","bytes":{bytes}"#).expect("memory can be written to");
-        } else if let Some(new) = row.visible.new_row() {
-            out.extend_from_slice(br#","new":"#);
-            json::row(new, projection, out);
-            let mut separator: &[u8] = br#","unchanged":["#;
-            for column in json::unchanged(new, projection) {
-                out.extend_from_slice(separator);
-                out.extend_from_slice(column.label.trim_suffix_colon());
-                separator = b",";
-            }
-            if separator == b"," {
-                out.push(b']');
-            }
+/// Appends the body of a row frame.
+pub(super) fn body(row: &RowFrame<'_>, out: &mut Vec<u8>) {
+    let (op, projection) = (row.visible.op(), row.projection);
+    out.extend_from_slice(br#""op":""#);
+    out.extend_from_slice(op.name().as_bytes());
+    out.push(b'"');
+    if let Detail::Reference { bytes, key } = row.detail {
+        reference(row, key, out);
+        write!(out, r#","bytes":{bytes}"#).expect("memory can be written to");
+    } else if let Some(new) = row.visible.new_row() {
+        out.extend_from_slice(br#","new":"#);
+        json::row(new, projection, out);
+        let mut separator: &[u8] = br#","unchanged":["#;
+        for column in json::unchanged(new, projection) {
+            out.extend_from_slice(separator);
+            out.extend_from_slice(column.label.trim_suffix_colon());
+            separator = b",";
         }
-        let tells_old = match row.detail {
-            Detail::Whole | Detail::OldKey => true,
-            Detail::Reference { key, .. } => key && row.visible.new_row().is_some(),
-        };
-        if let Some(old) = row.visible.old_row().filter(|_| tells_old) {
-            out.extend_from_slice(br#","old":"#);
-            if op == Op::Leave || row.detail != Detail::Whole {
-                json::key(old, projection, out);
-            } else {
-                json::row(old, projection, out);
-            }
-        }
-        if op != Op::Snapshot {
-            out.extend_from_slice(br#","commit_ts":"#);
-            json::timestamp(row.committed_at, out);
+        if separator == b"," {
+            out.push(b']');
         }
     }
+    let tells_old = match row.detail {
+        Detail::Whole | Detail::OldKey => true,
+        Detail::Reference { key, .. } => key && row.visible.new_row().is_some(),
+    };
+    if let Some(old) = row.visible.old_row().filter(|_| tells_old) {
+        out.extend_from_slice(br#","old":"#);
+        if op == Op::Leave || row.detail != Detail::Whole {
+            json::key(old, projection, out);
+        } else {
+            json::row(old, projection, out);
+        }
+    }
+    if op != Op::Snapshot {
+        out.extend_from_slice(br#","commit_ts":"#);
+        json::timestamp(row.committed_at, out);
+    }
+}
 
-    fn frame(&self, head: &[u8], body: &[u8], cursor: Option<Cursor>, out: &mut Vec<u8>) {
-        let mut tail = [0; TAIL_BYTES];
-        let mut room = tail.as_mut_slice();
+/// What ends a row frame: the cursor, where it has one, and a brace.
+pub(super) struct Tail {
+    bytes: [u8; TAIL_BYTES],
+    length: usize,
+}
+
+impl Tail {
+    pub(super) fn of(cursor: Option<Cursor>) -> Tail {
+        let mut bytes = [0; TAIL_BYTES];
+        let mut room = bytes.as_mut_slice();
         match cursor {
             Some(cursor) => write!(room, r#","cursor":"{cursor}"}}"#),
             None => write!(room, "}}"),
         }
         .expect("the longest cursor has room");
-        let written = TAIL_BYTES - room.len();
-        let tail = tail.get(..written).unwrap_or_default();
-        let length = head.len() + body.len() + tail.len();
-        out.reserve(frame::HEADER_MAX + length);
-        frame::header(Opcode::Text, length, out);
-        out.extend_from_slice(head);
-        out.extend_from_slice(body);
-        out.extend_from_slice(tail);
+        let length = TAIL_BYTES - room.len();
+        Tail { bytes, length }
     }
 
-    fn notice(&self, notice: &Notice<'_>, out: &mut Vec<u8>) {
-        text(&notice_json(notice), out);
-    }
-
-    fn ping(&self, out: &mut Vec<u8>) {
-        frame::header(Opcode::Ping, 0, out);
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
     }
 }
 
@@ -124,7 +108,8 @@ impl Label for [u8] {
     }
 }
 
-fn notice_json(notice: &Notice<'_>) -> serde_json::Value {
+/// What a client is told beside rows.
+pub(super) fn notice(notice: &Notice<'_>) -> serde_json::Value {
     match notice {
         Notice::Subscribed { id, cursor, projection, no_old_image } => {
             let mut json = serde_json::json!({
@@ -212,12 +197,6 @@ fn error(id: Option<&str>, code: &str, message: &str, hint: Option<&str>) -> ser
     json
 }
 
-fn text(json: &serde_json::Value, out: &mut Vec<u8>) {
-    let json = json.to_string();
-    frame::header(Opcode::Text, json.len(), out);
-    out.extend_from_slice(json.as_bytes());
-}
-
 /// What a session is told when it has come: what it may do, and how often it will hear from us.
 #[derive(Clone, Copy, Debug)]
 pub struct Welcome<'a> {
@@ -231,9 +210,9 @@ pub struct Welcome<'a> {
     pub ping_seconds: u32,
 }
 
-/// A whole `welcome` frame.
+/// The `welcome` frame.
 #[must_use]
-pub fn welcome(welcome: &Welcome<'_>) -> Vec<u8> {
+pub fn welcome(welcome: &Welcome<'_>) -> serde_json::Value {
     let mut json = serde_json::json!({
         "type": "welcome",
         "version": env!("CARGO_PKG_VERSION"),
@@ -246,41 +225,35 @@ pub fn welcome(welcome: &Welcome<'_>) -> Vec<u8> {
     if let Some(role) = welcome.role {
         set(&mut json, "role", role);
     }
-    framed(&json)
+    json
 }
 
-/// A whole frame that answers a request which was not understood.
+/// The frame that answers a request which was not understood.
 #[must_use]
-pub fn bad_request(wrong: &RequestError) -> Vec<u8> {
-    framed(&error(wrong.id.as_deref(), wrong.code, &wrong.message, wrong.hint))
+pub fn bad_request(wrong: &RequestError) -> serde_json::Value {
+    error(wrong.id.as_deref(), wrong.code, &wrong.message, wrong.hint)
 }
 
-/// A whole frame that refuses a request.
+/// The frame that refuses a request.
 #[must_use]
-pub fn refusal(id: &str, why: &Refusal) -> Vec<u8> {
-    framed(&refused(Some(id), why))
+pub fn refusal(id: &str, why: &Refusal) -> serde_json::Value {
+    refused(Some(id), why)
 }
 
-/// A whole `error` frame about the session.
+/// An `error` frame about the session.
 #[must_use]
-pub fn session_error(code: &str, message: &str) -> Vec<u8> {
-    framed(&error(None, code, message, None))
+pub fn session_error(code: &str, message: &str) -> serde_json::Value {
+    error(None, code, message, None)
 }
 
-/// A whole `authenticated` frame: the session now acts under this role.
+/// The `authenticated` frame: the session now acts under this role.
 #[must_use]
-pub fn authenticated(role: &str) -> Vec<u8> {
-    framed(&serde_json::json!({ "type": "authenticated", "role": role }))
+pub fn authenticated(role: &str) -> serde_json::Value {
+    serde_json::json!({ "type": "authenticated", "role": role })
 }
 
-/// A whole `pong` frame.
+/// The `pong` frame.
 #[must_use]
-pub fn pong() -> Vec<u8> {
-    framed(&serde_json::json!({ "type": "pong" }))
-}
-
-fn framed(json: &serde_json::Value) -> Vec<u8> {
-    let mut out = Vec::new();
-    text(json, &mut out);
-    out
+pub fn pong() -> serde_json::Value {
+    serde_json::json!({ "type": "pong" })
 }

@@ -24,8 +24,9 @@ use tungstenite::protocol::WebSocketContext;
 use crate::auth::Claims;
 use crate::dialect::native::request;
 use crate::dialect::native::request::Request;
+use crate::dialect::native::websocket::WEBSOCKET;
+use crate::dialect::native::websocket::framed;
 use crate::dialect::native::write;
-use crate::dialect::native::write::NATIVE;
 use crate::dialect::native::write::Welcome;
 use crate::route::outbox::Wire;
 use crate::route::session::Close;
@@ -103,8 +104,8 @@ impl<S: Socket> Session<S> {
         let shared: Rc<dyn Wire> = Rc::<SocketWire<S>>::clone(&wire);
         let key = {
             let mut shard = front.shard.borrow_mut();
-            let key = shard.open(shared, claims, &NATIVE);
-            shard.send(key, &Bytes::from(welcome));
+            let key = shard.open(shared, claims, &WEBSOCKET);
+            shard.send(key, &Bytes::from(framed(&welcome)));
             key
         };
         let config = WebSocketConfig::default()
@@ -208,7 +209,7 @@ impl<S: Socket> Session<S> {
                 }
             }
         };
-        shard.send(self.key, &Bytes::from(answer));
+        shard.send(self.key, &Bytes::from(framed(&answer)));
         None
     }
 
@@ -218,7 +219,7 @@ impl<S: Socket> Session<S> {
             Ok(claims) => claims,
             Err(error) => {
                 let frame = write::session_error("bad_token", &error.to_string());
-                shard.send(self.key, &Bytes::from(frame));
+                shard.send(self.key, &Bytes::from(framed(&frame)));
                 // A session that has claims keeps them; one that has none may try again until its
                 // time is over.
                 return None;
@@ -228,11 +229,11 @@ impl<S: Socket> Session<S> {
         if known.is_some() && known != claims.subject() {
             let message = "the token is of another subject than the session";
             let frame = write::session_error("subject_changed", message);
-            shard.send(self.key, &Bytes::from(frame));
+            shard.send(self.key, &Bytes::from(framed(&frame)));
             return None;
         }
         let role = claims.role().to_owned();
-        shard.send(self.key, &Bytes::from(write::authenticated(&role)));
+        shard.send(self.key, &Bytes::from(framed(&write::authenticated(&role))));
         shard.authenticate(self.key, claims);
         None
     }
