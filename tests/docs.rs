@@ -68,8 +68,9 @@ fn the_protocol_s_operations_are_those_of_the_code() {
 
 #[test]
 fn the_protocol_s_close_codes_are_those_of_the_code() {
-    let session = before_tests("src/serve/websocket.rs");
-    let code: BTreeSet<(String, String)> = session
+    let sessions =
+        [before_tests("src/serve/end.rs"), before_tests("src/serve/websocket.rs")].concat();
+    let code: BTreeSet<(String, String)> = sessions
         .split("End { code: ")
         .skip(1)
         .map(|rest| {
@@ -88,15 +89,28 @@ fn the_protocol_s_close_codes_are_those_of_the_code() {
 
 #[test]
 fn the_protocol_s_http_answers_are_those_of_the_code() {
-    let http = before_tests("src/serve/http.rs");
-    let code: BTreeSet<String> = http
-        .split("refuse(StatusCode::")
-        .skip(1)
-        .map(|rest| rest.split('"').nth(1).unwrap().to_owned())
-        .collect();
-    let rows = table("is answered over HTTP");
-    let documented: BTreeSet<String> =
-        rows.iter().map(|row| row[1].trim_matches('`').to_owned()).collect();
+    let mut code = results("src/route/plan.rs", "pub fn code(");
+    // They can't happen where there is one subscription.
+    for never in ["duplicate_id", "unknown_id", "too_many_subscriptions"] {
+        assert!(code.remove(never), "{never}");
+    }
+    for file in files("rs").iter().filter(|file| file.starts_with(root().join("src/serve"))) {
+        let text = fs::read_to_string(file).unwrap();
+        for rest in text.split("refuse(").skip(1) {
+            let (before, rest) = rest.split_once('"').unwrap_or_default();
+            if !before.contains(['{', ')']) {
+                code.insert(rest.split('"').next().unwrap().to_owned());
+            }
+        }
+    }
+    let mut documented = BTreeSet::new();
+    for begin in ["is answered over HTTP", "What is refused is refused by a status"] {
+        for row in table(begin) {
+            let codes = row[1].split('`').skip(1).step_by(2);
+            documented.extend(codes.filter(|code| !code.contains("_seconds")).map(str::to_owned));
+        }
+    }
+    documented.retain(|code| !code.contains('.'));
     assert_eq!(documented, code);
 }
 

@@ -120,7 +120,21 @@ fn listen(reader: &mut Reader) -> Listen {
     });
     let address = address.unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0));
     let shards = reader.size("listen.shards");
-    Listen { address, shards: Some(shards).filter(|shards| *shards > 0) }
+    let origins = reader.texts("listen.origins");
+    if !origins.iter().all(|origin| is_origin(origin)) {
+        reader.wrong::<()>("listen.origins", "origins, as in https://app.example.com, or *");
+    }
+    let origins = origins.iter().map(|origin| origin.to_ascii_lowercase()).collect();
+    Listen { address, shards: Some(shards).filter(|shards| *shards > 0), origins }
+}
+
+/// Whether a browser could name an origin so: a scheme, a host, perhaps a port, and nothing after
+/// them; or `null`, as it does for files and sandboxes.
+fn is_origin(text: &str) -> bool {
+    let is_host = |rest: &str| {
+        !rest.is_empty() && !rest.contains(|it: char| "/?#@".contains(it) || it.is_whitespace())
+    };
+    text == "*" || text == "null" || text.split_once("://").is_some_and(|(_, rest)| is_host(rest))
 }
 
 fn limits(reader: &mut Reader) -> Limits {

@@ -174,6 +174,12 @@ pub const KEYS: &[Key] = &[
         "How many threads deliver. 0: one for each processor, but one on a machine with two.",
     ),
     key(
+        "listen.origins",
+        Kind::Texts,
+        Some(""),
+        "Web pages of which other origins may connect, as browsers name them: `https://app.example.com`. `*` is all of them. Empty: pages of the daemon's own origin; those of others only over WebSocket and with a token.",
+    ),
+    key(
         "auth.role_claim",
         Kind::ClaimPath,
         Some("role"),

@@ -100,12 +100,14 @@ pub struct Ring {
 }
 
 /// Where clients connect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
     /// The address and port.
     pub address: SocketAddr,
     /// How many shards; `None` leaves it to the daemon, by the machine's processors.
     pub shards: Option<usize>,
+    /// The origins whose pages may connect, in lower case; `*` is all of them.
+    pub origins: Vec<String>,
 }
 
 /// What one client may use.

@@ -95,6 +95,7 @@ slot = "x"
 adress = "0.0.0.0:4480"
 address = "localhost"
 shards = 1.5
+origins = ["https://app.example.com", "app.example.com/"]
 
 [limits]
 ping_seconds = 60
@@ -126,7 +127,7 @@ corge = 1
         [("WALCAST__WINDOW__SECONDZ", "1"), ("WALCAST__LIMITS__REQUEST_BYTES_MAX", "1")];
     let above = layers(&environment, &["limits.outbox_bytes_max", "ring=2"]);
     insta::assert_snapshot!(mistakes("all", text, above), @r#"
-    26 mistakes in the configuration
+    27 mistakes in the configuration
       walcast.toml:3:1: database.url: a password does not belong here; put it into a file, database.password_file
       walcast.toml:4:1: database.slot = "Walcast-1": expected at most 63 of a-z, 0-9 and _
       walcast.toml:5:1: database.create_slot = "yes": expected true or false
@@ -138,14 +139,15 @@ corge = 1
       walcast.toml:17:1: listen.adress: unknown key (did you mean listen.address?)
       walcast.toml:18:1: listen.address = "localhost": expected an address and a port, as in 127.0.0.1:4480 or [::]:4480
       walcast.toml:19:1: listen.shards = (float): expected a whole number of shards from 0 to 256
-      walcast.toml:25:1: auth.roles = ["customer", ""]: expected a list of texts that are not empty
-      walcast.toml:26:1: auth.role_claim = []: expected a claim's name, or a list of names
-      walcast.toml:29:1: auth.keys.0.algorithm = "none": expected HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA
-      walcast.toml:30:1: auth.keys.0.secret_file = "missing.txt": cannot be read: No such file or directory (os error 2)
-      walcast.toml:38:1: table.0.open = true: a table has a policy or is open, not both
-      walcast.toml:41:1: table.1.name = "a.b.c": expected schema.table, or table in the schema public
-      walcast.toml:42:1: table.1.polcy: unknown key (did you mean table[].policy?)
-      walcast.toml:45:1: quux.corge: unknown key (docs/configuration.md lists all of them)
+      walcast.toml:20:1: listen.origins = ["https://app.example.com", "app.example.com/"]: expected origins, as in https://app.example.com, or *
+      walcast.toml:26:1: auth.roles = ["customer", ""]: expected a list of texts that are not empty
+      walcast.toml:27:1: auth.role_claim = []: expected a claim's name, or a list of names
+      walcast.toml:30:1: auth.keys.0.algorithm = "none": expected HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA
+      walcast.toml:31:1: auth.keys.0.secret_file = "missing.txt": cannot be read: No such file or directory (os error 2)
+      walcast.toml:39:1: table.0.open = true: a table has a policy or is open, not both
+      walcast.toml:42:1: table.1.name = "a.b.c": expected schema.table, or table in the schema public
+      walcast.toml:43:1: table.1.polcy: unknown key (did you mean table[].policy?)
+      walcast.toml:46:1: quux.corge: unknown key (docs/configuration.md lists all of them)
       environment variable WALCAST__LIMITS__REQUEST_BYTES_MAX: limits.request_bytes_max = "1": expected a whole number of bytes from 1024 to 16777216
       environment variable WALCAST__WINDOW__SECONDZ: window.secondz: unknown key (did you mean window.seconds?)
       --set: limits.outbox_bytes_max: expected section.key=value

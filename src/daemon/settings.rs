@@ -154,8 +154,10 @@ pub(super) fn serve(config: &Config, address: std::net::SocketAddr) -> serve::Se
         address,
         request_bytes_max: config.limits.request_bytes_max,
         handshake: config.limits.handshake,
+        silence: config.limits.silence,
         subscriptions_max: config.limits.subscriptions_per_session,
         ping_seconds: whole_seconds(config.limits.ping),
+        origins: config.listen.origins.iter().map(|origin| origin.as_str().into()).collect(),
     }
 }
 

@@ -279,6 +279,12 @@ impl Shard {
         self.session(key)?.close
     }
 
+    /// Whether the session has a subscription.
+    #[must_use]
+    pub fn is_subscribed(&self, key: SessionKey) -> bool {
+        self.session(key).is_some_and(|session| !session.subscriptions.is_empty())
+    }
+
     /// Notes that the peer lives.
     pub fn heard(&mut self, key: SessionKey) {
         let seconds = self.seconds;

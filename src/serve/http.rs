@@ -1,18 +1,16 @@
-//! The HTTP side of a connection: routes, handshakes, refusals.
+//! The HTTP side of a connection: routes, handshakes, and when it ends.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::rc::Rc;
+use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::HeaderMap;
 use hyper::Method;
 use hyper::Request;
-use hyper::Response;
 use hyper::StatusCode;
 use hyper::body::Incoming;
 use hyper::header::CONNECTION;
-use hyper::header::CONTENT_TYPE;
 use hyper::header::HeaderName;
 use hyper::header::HeaderValue;
 use hyper::header::SEC_WEBSOCKET_ACCEPT;
@@ -24,84 +22,144 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use hyper_util::rt::TokioTimer;
+use socket2::SockRef;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tungstenite::handshake::derive_accept_key;
 
-use crate::auth::Claims;
 use crate::serve::Front;
+use crate::serve::answer;
+use crate::serve::answer::Answer;
+use crate::serve::answer::refuse;
+use crate::serve::answer::set;
+use crate::serve::asked;
 use crate::serve::credentials;
+use crate::serve::events;
+use crate::serve::origin;
+use crate::serve::origin::Asker;
+use crate::serve::visit::Line;
 use crate::serve::websocket;
+
+/// The longest head of a request, and what hyper holds back for a client that does not read.
+const BUFFER: usize = 64 << 10;
+/// How long an answer may take to end when its session is over.
+const FAREWELL: Duration = Duration::from_secs(3);
+/// How long a request may take to come in when the daemon stops.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
 
 /// Serves one connection until it ends or becomes a WebSocket.
 pub(crate) async fn connection(front: Rc<Front>, socket: TcpStream) {
-    let settings = front.settings;
-    let service = service_fn(move |request| {
-        let front = Rc::clone(&front);
-        async move { Ok::<_, Infallible>(respond(&front, request)) }
+    bound_silence(&front, &socket);
+    let line = Rc::new(Line::default());
+    let service = service_fn(|request| {
+        let (front, line) = (Rc::clone(&front), Rc::clone(&line));
+        async move { Ok::<_, Infallible>(respond(&front, &line, request).await) }
     });
-    let served = http1::Builder::new()
+    let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(settings.handshake)
+        .header_read_timeout(front.settings.handshake)
+        .max_buf_size(BUFFER)
         .serve_connection(TokioIo::new(socket), service)
-        .with_upgrades()
-        .await;
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    let mut stopping = false;
+    let served = loop {
+        tokio::select! {
+            served = connection.as_mut() => break served,
+            () = front.closing.cancelled(), if !stopping => {
+                stopping = true;
+                // An idle connection ends at once; one with an answer under way, after it.
+                connection.as_mut().graceful_shutdown();
+                if !line.has_session() {
+                    break timeout(LAST_REQUEST, connection).await.unwrap_or(Ok(()));
+                }
+            }
+            () = line.woken.notified() => if line.is_closing(&front) {
+                connection.as_mut().graceful_shutdown();
+                break timeout(FAREWELL, connection).await.unwrap_or(Ok(()));
+            }
+        }
+    };
     if let Err(error) = served {
-        tracing::debug!(%error, "a connection ended before it became a session");
+        tracing::debug!(%error, "an HTTP connection ended");
     }
 }
 
-fn respond(front: &Rc<Front>, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    match (request.method(), request.uri().path()) {
-        (&Method::GET, "/v1/ws") => upgrade(front, request),
-        (_, "/v1/ws") => refuse(StatusCode::METHOD_NOT_ALLOWED, "method", "use GET"),
-        _ => refuse(StatusCode::NOT_FOUND, "not_found", "the WebSocket is at /v1/ws"),
+/// Lets the system end a connection whose other end has vanished. There is something to acknowledge
+/// at least every `ping_seconds`, so it is gone within `silence_seconds`.
+fn bound_silence(front: &Front, socket: &TcpStream) {
+    let settings = &front.settings;
+    let ping = Duration::from_secs(settings.ping_seconds.into());
+    let unanswered = settings.silence.saturating_sub(ping).max(Duration::from_secs(1));
+    if let Err(error) = SockRef::from(socket).set_tcp_user_timeout(Some(unanswered)) {
+        tracing::debug!(%error, "a socket takes no TCP_USER_TIMEOUT");
     }
 }
 
-fn upgrade(front: &Rc<Front>, mut request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn respond(front: &Rc<Front>, line: &Rc<Line>, request: Request<Incoming>) -> Answer {
+    let asker = origin::asker(&front.settings.origins, request.headers());
+    let path = request.uri().path();
+    let is_websocket = path == "/v1/ws";
+    let may_ask = match asker {
+        Asker::Own | Asker::Named(_) => true,
+        Asker::Stranger => is_websocket,
+        Asker::Refused => false,
+    };
+    if !may_ask {
+        let message = "the page's origin is not in listen.origins";
+        return refuse(StatusCode::FORBIDDEN, "origin", message);
+    }
+    let answered = match (request.method(), path) {
+        (&Method::GET, "/v1/ws") => upgrade(front, request, &asker),
+        (_, "/v1/ws") => Ok(answer::refuse_method("GET")),
+        (&Method::OPTIONS, "/v1/events") => Ok(preflight()),
+        (&Method::GET | &Method::POST, "/v1/events") => events::answer(front, line, request).await,
+        (_, "/v1/events") => Ok(answer::refuse_method("GET, POST")),
+        _ => {
+            let message = "there are /v1/ws and /v1/events";
+            Ok(refuse(StatusCode::NOT_FOUND, "not_found", message))
+        }
+    };
+    let mut answer = answered.unwrap_or_else(|refused| *refused);
+    asker.admit(&mut answer);
+    answer
+}
+
+fn preflight() -> Answer {
+    let mut answer = answer::empty(StatusCode::NO_CONTENT);
+    origin::preflight(&mut answer);
+    answer
+}
+
+fn upgrade(
+    front: &Rc<Front>,
+    mut request: Request<Incoming>,
+    asker: &Asker,
+) -> Result<Answer, Box<Answer>> {
     let headers = request.headers();
     let Some(accept) = accept_key(headers) else {
         let message = "this is a WebSocket (RFC 6455, version 13)";
-        let mut response = refuse(StatusCode::UPGRADE_REQUIRED, "upgrade_required", message);
-        response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
-        response.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-        return response;
+        let mut answer = refuse(StatusCode::UPGRADE_REQUIRED, "upgrade_required", message);
+        set(&mut answer, UPGRADE, "websocket");
+        set(&mut answer, SEC_WEBSOCKET_VERSION, "13");
+        return Ok(answer);
     };
-    let claims = match claims(front, headers, request.uri()) {
-        Ok(claims) => claims,
-        Err(response) => return response,
-    };
-    let mut response = Response::new(Full::default());
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let answer = response.headers_mut();
-    answer.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    answer.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    answer.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    let mut claims = asked::claims(front, headers, request.uri())?;
+    if *asker == Asker::Stranger && credentials::token(headers, request.uri()).is_none() {
+        // It may still send a token.
+        claims = None;
+    }
+    let mut response = answer::empty(StatusCode::SWITCHING_PROTOCOLS);
+    set(&mut response, UPGRADE, "websocket");
+    set(&mut response, CONNECTION, "Upgrade");
+    response.headers_mut().insert(SEC_WEBSOCKET_ACCEPT, accept);
     if credentials::offers_native(headers) {
-        let native = HeaderValue::from_static(credentials::SUBPROTOCOL);
-        answer.insert(SEC_WEBSOCKET_PROTOCOL, native);
+        set(&mut response, SEC_WEBSOCKET_PROTOCOL, credentials::SUBPROTOCOL);
     }
     let upgrade = hyper::upgrade::on(&mut request);
     // A task of its own, so that what HTTP needed is freed.
     front.tasks.spawn_local(websocket::begin(Rc::clone(front), upgrade, claims));
-    response
-}
-
-/// Whose connection it is; nobody's yet where it brings no token and none is made for it.
-#[expect(clippy::result_large_err, reason = "the response is made once and sent at once")]
-fn claims(
-    front: &Front,
-    headers: &HeaderMap,
-    uri: &hyper::Uri,
-) -> Result<Option<Claims>, Response<Full<Bytes>>> {
-    match credentials::token(headers, uri) {
-        None => Ok(front.verifier.anonymous()),
-        Some(token) => front
-            .verifier
-            .verify(token)
-            .map(Some)
-            .map_err(|error| refuse(StatusCode::UNAUTHORIZED, "bad_token", &error.to_string())),
-    }
+    Ok(response)
 }
 
 fn accept_key(headers: &HeaderMap) -> Option<HeaderValue> {
@@ -113,13 +171,4 @@ fn accept_key(headers: &HeaderMap) -> Option<HeaderValue> {
         has(UPGRADE, "websocket") && has(CONNECTION, "upgrade") && has(SEC_WEBSOCKET_VERSION, "13");
     let key = headers.get(SEC_WEBSOCKET_KEY).filter(|_| asked)?;
     HeaderValue::from_str(&derive_accept_key(key.as_bytes())).ok()
-}
-
-fn refuse(status: StatusCode, code: &str, message: &str) -> Response<Full<Bytes>> {
-    let json = serde_json::json!({ "code": code, "message": message });
-    let mut response = Response::new(Full::from(json.to_string()));
-    *response.status_mut() = status;
-    let json = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(CONTENT_TYPE, json);
-    response
 }

@@ -28,12 +28,18 @@ use crate::serve::wire::Socket;
 
 pub mod listener;
 mod http;
+mod origin;
 mod credentials;
+mod asked;
+mod answer;
+mod end;
 mod websocket;
 pub mod wire;
+mod visit;
+mod events;
 
 /// What bounds a connection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Where to listen.
     pub address: SocketAddr,
@@ -45,6 +51,10 @@ pub struct Settings {
     pub subscriptions_max: usize,
     /// Seconds between two pings; told to clients.
     pub ping_seconds: u32,
+    /// How long a peer may show no sign of life.
+    pub silence: Duration,
+    /// The origins whose pages may connect, in lower case; `*` is all of them.
+    pub origins: Vec<Box<str>>,
 }
 
 /// What every connection of a shard shares.
@@ -54,6 +64,8 @@ pub struct Front {
     verifier: Arc<Verifier>,
     settings: Settings,
     tasks: TaskTracker,
+    /// Cancelled when the daemon stops: no session begins any more.
+    closing: CancellationToken,
 }
 
 /// How long to wait after an accept that failed for want of descriptors or memory.
@@ -65,7 +77,13 @@ impl Front {
     /// The front of one shard.
     #[must_use]
     pub fn new(shard: Rc<RefCell<Shard>>, verifier: Arc<Verifier>, settings: Settings) -> Front {
-        Front { shard, verifier, settings, tasks: TaskTracker::new() }
+        Front {
+            shard,
+            verifier,
+            settings,
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+        }
     }
 
     /// Lets a connection be a WebSocket session, as after a handshake that brought these claims.
@@ -96,6 +114,7 @@ pub async fn run(
     tracing::info!(address = %front.settings.address, "accepting clients");
     accept(&front, &listener, &stop).await;
     drop(listener);
+    front.closing.cancel();
     front.shard.borrow_mut().close_all();
     front.tasks.close();
     if tokio::time::timeout(FAREWELL, front.tasks.wait()).await.is_err() {

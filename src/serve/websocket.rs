@@ -10,6 +10,7 @@ use bytes::Bytes;
 use hyper::upgrade::OnUpgrade;
 use hyper::upgrade::Parts;
 use hyper_util::rt::TokioIo;
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::yield_now;
@@ -29,9 +30,10 @@ use crate::dialect::native::websocket::framed;
 use crate::dialect::native::write;
 use crate::dialect::native::write::Welcome;
 use crate::route::outbox::Wire;
-use crate::route::session::Close;
 use crate::route::session::SessionKey;
 use crate::serve::Front;
+use crate::serve::end::End;
+use crate::serve::end::goodbye;
 use crate::serve::wire::Half;
 use crate::serve::wire::Socket;
 use crate::serve::wire::SocketWire;
@@ -49,6 +51,8 @@ pub(crate) async fn begin(front: Rc<Front>, upgrade: OnUpgrade, claims: Option<C
     let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
     let Parts { io, read_buf, .. } = parts;
     let socket = io.into_inner();
+    // Pings tell whether the peer lives, and give it longer.
+    let _unset = SockRef::from(&socket).set_tcp_user_timeout(None);
     // The client's first requests may have come with its handshake. They are copied, because the
     // buffer that they lie in is eight KiB and would live as long as the session.
     let early = read_buf.to_vec();
@@ -75,13 +79,6 @@ struct Session<S: Socket> {
     context: WebSocketContext,
 }
 
-/// How a session ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct End {
-    code: u16,
-    reason: &'static str,
-}
-
 enum Step {
     /// Everything that has come was read.
     Blocked,
@@ -94,7 +91,7 @@ enum Step {
 impl<S: Socket> Session<S> {
     fn open(front: Rc<Front>, socket: S, early: Vec<u8>, claims: Option<Claims>) -> Session<S> {
         let wire = Rc::new(SocketWire { socket, woken: Notify::new() });
-        let settings = front.settings;
+        let settings = &front.settings;
         let welcome = write::welcome(&Welcome {
             role: claims.as_ref().map(Claims::role),
             request_bytes_max: settings.request_bytes_max,
@@ -276,15 +273,6 @@ impl<S: Socket> Session<S> {
 impl<S: Socket> Drop for Session<S> {
     fn drop(&mut self) {
         self.front.shard.borrow_mut().close(self.key);
-    }
-}
-
-const fn goodbye(close: Close) -> End {
-    match close {
-        Close::Expired => End { code: 4401, reason: "token_expired" },
-        Close::Unauthenticated => End { code: 4401, reason: "token_required" },
-        Close::Silent => End { code: 1001, reason: "silent" },
-        Close::Restart => End { code: 1012, reason: "restart" },
     }
 }
 

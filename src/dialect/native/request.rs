@@ -1,6 +1,8 @@
 //! Requests of the native dialect: text in, [`Request`] out.
 
 use serde::Deserialize;
+use serde_json::Map;
+use serde_json::Value;
 
 use crate::catalog::TableName;
 use crate::change::cursor::Cursor;
@@ -16,6 +18,10 @@ use crate::route::subscription::Subscribe;
 pub const ID_BYTES_MAX: usize = 64;
 /// The most columns of an order.
 const ORDER_MAX: usize = 8;
+
+/// The name of a subscription over HTTP that is given none. There is one in each answer, so the name
+/// need not tell them apart.
+const ID_OF_HTTP: &str = "main";
 
 /// What a client asks.
 #[derive(Debug)]
@@ -135,7 +141,7 @@ pub fn parse(text: &str) -> Result<Request, RequestError> {
         }
         "subscribe" => {
             let fields: SubscribeFields = serde_json::from_str(text).map_err(wrong)?;
-            subscribe(fields)
+            Ok(Request::Subscribe(subscribe(fields)?))
         }
         "unsubscribe" => {
             let plain: Plain = serde_json::from_str(text).map_err(wrong)?;
@@ -151,6 +157,21 @@ pub fn parse(text: &str) -> Result<Request, RequestError> {
             Err(RequestError { id, code: "unknown_request", message, hint: Some(TYPES) })
         }
     }
+}
+
+/// Reads the subscription that an HTTP request is about, from its parameters or its body: the fields
+/// of a `subscribe` request, of which `type` and `id` may be absent.
+///
+/// # Errors
+///
+/// [`RequestError`] says what is wrong with it.
+pub fn of_http(mut fields: Map<String, Value>) -> Result<Subscribe, RequestError> {
+    if fields.entry("type").or_insert_with(|| "subscribe".into()) != "subscribe" {
+        return Err(bad(None, "`type` is not `subscribe`".to_owned(), None));
+    }
+    fields.entry("id").or_insert_with(|| ID_OF_HTTP.into());
+    let fields = SubscribeFields::deserialize(Value::Object(fields));
+    subscribe(fields.map_err(|error| bad(None, error.to_string(), None))?)
 }
 
 /// What the subscription begins with. What only orders or bounds a snapshot is refused without one,
@@ -214,7 +235,7 @@ fn order_by(text: &str) -> Option<OrderBy> {
     }
 }
 
-fn subscribe(mut fields: SubscribeFields) -> Result<Request, RequestError> {
+fn subscribe(mut fields: SubscribeFields) -> Result<Subscribe, RequestError> {
     let id = std::mem::replace(&mut fields.id, Id::Number(0)).into_text();
     let wrong = |message: &str, hint| bad(Some(id.clone()), message.to_owned(), Some(hint));
     if id.is_empty() || id.len() > ID_BYTES_MAX {
@@ -248,14 +269,14 @@ fn subscribe(mut fields: SubscribeFields) -> Result<Request, RequestError> {
     let table = TableName::parse(&fields.table);
     let request =
         crate::route::subscription::Request { table, filter, columns, events, big_numbers };
-    Ok(Request::Subscribe(Subscribe { id: id.into(), request, since, snapshot }))
+    Ok(Subscribe { id: id.into(), request, since, snapshot })
 }
 
 const fn error_hint(_: &crate::change::cursor::ParseCursorError) -> &'static str {
     "the text of a `cursor` field, unchanged"
 }
 
-fn bad(id: Option<String>, message: String, hint: Option<&'static str>) -> RequestError {
+pub(super) fn bad(id: Option<String>, message: String, hint: Option<&'static str>) -> RequestError {
     RequestError { id, code: "bad_request", message, hint }
 }
 

@@ -1,4 +1,5 @@
-//! The JSON of the native dialect, the same on every transport; `websocket` puts it into frames.
+//! The JSON of the native dialect, the same on every transport. `websocket` and `events` put it into
+//! the frames of theirs.
 
 use std::io::Write;
 
@@ -256,4 +257,20 @@ pub fn authenticated(role: &str) -> serde_json::Value {
 #[must_use]
 pub fn pong() -> serde_json::Value {
     serde_json::json!({ "type": "pong" })
+}
+
+/// The last frame of a stream over HTTP, which has no close codes: why it ends.
+#[must_use]
+pub fn closed(code: u16, reason: &str) -> serde_json::Value {
+    serde_json::json!({ "type": "closed", "code": code, "reason": reason })
+}
+
+/// The body of an HTTP answer that refuses a request.
+#[must_use]
+pub fn http_error(code: &str, message: &str, hint: Option<&str>) -> serde_json::Value {
+    let mut json = serde_json::json!({ "code": code, "message": message });
+    if let Some(hint) = hint {
+        set(&mut json, "hint", hint);
+    }
+    json
 }

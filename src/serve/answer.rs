@@ -1,0 +1,96 @@
+//! HTTP answers that are not a stream of changes: refusals, and JSON.
+
+use bytes::Bytes;
+use http_body_util::Either;
+use http_body_util::Full;
+use hyper::Response;
+use hyper::StatusCode;
+use hyper::header::ALLOW;
+use hyper::header::CACHE_CONTROL;
+use hyper::header::CONTENT_TYPE;
+use hyper::header::HeaderName;
+use hyper::header::HeaderValue;
+use hyper::header::RETRY_AFTER;
+use hyper::header::WWW_AUTHENTICATE;
+
+use crate::dialect::native::request::RequestError;
+use crate::dialect::native::write;
+use crate::route::plan::Refusal;
+use crate::serve::events::Stream;
+
+/// An answer: whole, or a stream of events.
+pub(crate) type Answer = Response<Either<Full<Bytes>, Stream>>;
+
+/// An answer without a body.
+pub(crate) fn empty(status: StatusCode) -> Answer {
+    let mut answer = Response::new(Either::Left(Full::default()));
+    *answer.status_mut() = status;
+    answer
+}
+
+/// An answer of JSON, which nobody may keep: it is what is new for one client.
+pub(crate) fn json(status: StatusCode, text: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Either::Left(Full::new(text.into())));
+    *answer.status_mut() = status;
+    set(&mut answer, CONTENT_TYPE, "application/json");
+    set(&mut answer, CACHE_CONTROL, "no-store");
+    answer
+}
+
+/// A refusal, with a code that clients can rely on.
+pub(crate) fn refuse(status: StatusCode, code: &str, message: &str) -> Answer {
+    refuse_with(status, code, message, None)
+}
+
+/// The refusal of a method, where these are allowed.
+pub(crate) fn refuse_method(allowed: &'static str) -> Answer {
+    let message = format!("use {allowed}");
+    let mut answer = refuse(StatusCode::METHOD_NOT_ALLOWED, "method", &message);
+    set(&mut answer, ALLOW, allowed);
+    answer
+}
+
+/// The refusal of a request that comes too late: the daemon stops.
+pub(crate) fn refuse_restart() -> Answer {
+    let message = "walcast is about to stop: come back";
+    let mut answer = refuse(StatusCode::SERVICE_UNAVAILABLE, "restart", message);
+    set(&mut answer, RETRY_AFTER, "2");
+    answer
+}
+
+/// The refusal of a request that can't be read.
+pub(crate) fn refuse_request(wrong: &RequestError) -> Answer {
+    refuse_with(StatusCode::BAD_REQUEST, wrong.code, &wrong.message, wrong.hint)
+}
+
+/// The refusal of a subscription.
+pub(crate) fn refuse_subscription(refusal: &Refusal) -> Answer {
+    let code = refusal.code();
+    let hint = refusal.hint();
+    refuse_with(status_of(code), code, &refusal.to_string(), hint.as_deref())
+}
+
+/// The status of a subscription's refusal.
+fn status_of(code: &str) -> StatusCode {
+    match code {
+        "unauthenticated" => StatusCode::UNAUTHORIZED,
+        "unknown_table" => StatusCode::NOT_FOUND,
+        "bad_filter" | "snapshot_too_large" => StatusCode::BAD_REQUEST,
+        "snapshot_busy" | "snapshot_failed" => StatusCode::SERVICE_UNAVAILABLE,
+        "snapshot_timeout" => StatusCode::GATEWAY_TIMEOUT,
+        _ => StatusCode::FORBIDDEN,
+    }
+}
+
+fn refuse_with(status: StatusCode, code: &str, message: &str, hint: Option<&str>) -> Answer {
+    let mut answer = json(status, write::http_error(code, message, hint).to_string());
+    if status == StatusCode::UNAUTHORIZED {
+        set(&mut answer, WWW_AUTHENTICATE, "Bearer");
+    }
+    answer
+}
+
+/// Sets a header.
+pub(crate) fn set<B>(answer: &mut Response<B>, name: HeaderName, value: &'static str) {
+    answer.headers_mut().insert(name, HeaderValue::from_static(value));
+}

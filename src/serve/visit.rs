@@ -1,0 +1,121 @@
+//! A session that lives in the answer to one HTTP request.
+//!
+//! It is a session like that of a WebSocket: the shard pushes into its outbox, it falls behind when
+//! its client is slow, and it resumes from a cursor. It has one subscription, which is begun before
+//! the answer, so that a refusal is an HTTP status.
+
+use std::cell::Cell;
+use std::io;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use crate::auth::Claims;
+use crate::dialect::native::events::EVENTS;
+use crate::route::outbox::Wire;
+use crate::route::session::Close;
+use crate::route::session::SessionKey;
+use crate::route::subscription::Subscribe;
+use crate::serve::Front;
+use crate::serve::answer;
+use crate::serve::answer::Answer;
+
+/// An HTTP connection, as the session in its answer knows it.
+#[derive(Debug, Default)]
+pub(crate) struct Line {
+    session: Cell<Option<SessionKey>>,
+    /// Wakes the connection's task, so that it looks whether the session is to be closed. A client
+    /// that reads nothing keeps the answer's body from ever being asked for more.
+    pub(crate) woken: Notify,
+}
+
+impl Line {
+    /// Whether the connection's session is to be closed.
+    pub(crate) fn is_closing(&self, front: &Front) -> bool {
+        let shard = front.shard.borrow();
+        self.session.get().is_some_and(|key| shard.closing(key).is_some())
+    }
+
+    /// Whether an answer is under way that has a session.
+    pub(crate) const fn has_session(&self) -> bool {
+        self.session.get().is_some()
+    }
+}
+
+/// A session that ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Visit {
+    front: Rc<Front>,
+    line: Rc<Line>,
+    key: SessionKey,
+}
+
+impl Visit {
+    /// Opens a session that writes to `wire`.
+    pub(crate) fn open(
+        front: &Rc<Front>,
+        line: &Rc<Line>,
+        wire: Rc<dyn Wire>,
+        claims: Claims,
+    ) -> Result<Visit, Box<Answer>> {
+        // What begins now would not be told of the stop any more.
+        if front.closing.is_cancelled() {
+            return Err(Box::new(answer::refuse_restart()));
+        }
+        let key = front.shard.borrow_mut().open(wire, Some(claims), &EVENTS);
+        line.session.set(Some(key));
+        Ok(Visit { front: Rc::clone(front), line: Rc::clone(line), key })
+    }
+
+    /// Begins the one subscription.
+    pub(crate) fn subscribe(&self, subscribe: Subscribe) -> Result<(), Box<Answer>> {
+        let mut shard = self.front.shard.borrow_mut();
+        shard.subscribe(self.key, subscribe).map_err(|refusal| {
+            shard.count_refusal(&refusal);
+            Box::new(answer::refuse_subscription(&refusal))
+        })
+    }
+
+    /// A number that differs from that of the sessions opened before and after it.
+    pub(crate) const fn number(&self) -> u32 {
+        self.key.generation
+    }
+
+    /// Sends something beside what is routed to it.
+    pub(crate) fn send(&self, bytes: Vec<u8>) {
+        self.front.shard.borrow_mut().send(self.key, &Bytes::from(bytes));
+    }
+
+    /// Sends the last thing.
+    pub(crate) fn send_last(&self, bytes: Vec<u8>) {
+        self.front.shard.borrow_mut().send_last(self.key, &Bytes::from(bytes));
+    }
+
+    /// Whether the shard wants the session closed, and why.
+    pub(crate) fn closing(&self) -> Option<Close> {
+        self.front.shard.borrow().closing(self.key)
+    }
+
+    /// Whether the subscription has not ended.
+    pub(crate) fn is_subscribed(&self) -> bool {
+        self.front.shard.borrow().is_subscribed(self.key)
+    }
+
+    /// Writes what waits to the wire; `true` when nothing waits any more.
+    pub(crate) fn drain(&self) -> io::Result<bool> {
+        self.front.shard.borrow_mut().drain(self.key)
+    }
+
+    /// Notes that the client lives.
+    pub(crate) fn heard(&self) {
+        self.front.shard.borrow_mut().heard(self.key);
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        self.front.shard.borrow_mut().close(self.key);
+        self.line.session.set(None);
+    }
+}
