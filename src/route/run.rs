@@ -11,6 +11,7 @@ use tokio::task::yield_now;
 use tokio::time::MissedTickBehavior;
 use tokio::time::interval;
 
+use crate::change::cursor::Cursor;
 use crate::ring::feed::Feed;
 use crate::route::encode::Encode;
 use crate::route::encode::Notice;
@@ -136,14 +137,22 @@ impl Shard {
         }
     }
 
-    fn beat(&mut self, key: SessionKey, beats: &mut Beats) {
-        let cursor = self.here();
-        let Some(session) = self.session(key) else { return };
-        let dialect = session.dialect;
+    /// The place up to which everything that the session asked for was delivered; none where some
+    /// of it is yet to come, or nothing was asked for.
+    #[must_use]
+    pub fn delivered_to(&self, key: SessionKey) -> Option<Cursor> {
+        let session = self.session(key)?;
         // A session that is behind, or has frames of this pass to come, is not here yet.
         let live = session.subscriptions.iter().all(|it| it.member_at.is_some());
-        let here = live && session.pending.is_empty() && !session.subscriptions.is_empty();
-        let cursor = cursor.filter(|_| here);
+        if !live || !session.pending.is_empty() || session.subscriptions.is_empty() {
+            return None;
+        }
+        self.here()
+    }
+
+    fn beat(&mut self, key: SessionKey, beats: &mut Beats) {
+        let Some(dialect) = self.session(key).map(|session| session.dialect) else { return };
+        let cursor = self.delivered_to(key);
         let frame = beats.frame(dialect, cursor);
         if let Some(session) = self.session_mut(key) {
             session.outbox.push(&frame);
@@ -158,11 +167,7 @@ struct Beats {
 }
 
 impl Beats {
-    fn frame(
-        &mut self,
-        dialect: &'static dyn Encode,
-        cursor: Option<crate::change::cursor::Cursor>,
-    ) -> Bytes {
+    fn frame(&mut self, dialect: &'static dyn Encode, cursor: Option<Cursor>) -> Bytes {
         let name = dialect.name();
         let known = self.made.iter().find(|(of, with, _)| *of == name && *with == cursor.is_some());
         if let Some((_, _, frame)) = known {

@@ -16,6 +16,7 @@ use hyper::header::WWW_AUTHENTICATE;
 use crate::dialect::native::request::RequestError;
 use crate::dialect::native::write;
 use crate::route::plan::Refusal;
+use crate::route::session::Close;
 use crate::serve::events::Stream;
 
 /// An answer: whole, or a stream of events.
@@ -56,6 +57,16 @@ pub(crate) fn refuse_restart() -> Answer {
     let mut answer = refuse(StatusCode::SERVICE_UNAVAILABLE, "restart", message);
     set(&mut answer, RETRY_AFTER, "2");
     answer
+}
+
+/// The refusal of a request whose session ended before there was something to answer.
+pub(crate) fn refuse_closed(close: Close) -> Answer {
+    match close {
+        Close::Expired | Close::Unauthenticated => {
+            refuse(StatusCode::UNAUTHORIZED, "bad_token", "the token expired")
+        }
+        Close::Silent | Close::Restart => refuse_restart(),
+    }
 }
 
 /// The refusal of a request that can't be read.

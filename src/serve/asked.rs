@@ -1,5 +1,7 @@
 //! What an HTTP request asks for, and who asks.
 
+use std::time::Duration;
+
 use http_body_util::BodyExt;
 use http_body_util::Limited;
 use hyper::HeaderMap;
@@ -74,4 +76,18 @@ pub(crate) async fn fields(
 /// The subscription that the fields describe.
 pub(crate) fn subscription(fields: Fields) -> Result<Subscribe, Box<Answer>> {
     request::of_http(fields).map_err(|wrong| Box::new(answer::refuse_request(&wrong)))
+}
+
+/// Takes a field out that is a number of seconds, at most `max` of them.
+pub(crate) fn seconds(
+    fields: &mut Fields,
+    name: &str,
+    max: u64,
+) -> Result<Option<Duration>, Box<Answer>> {
+    let Some(value) = fields.remove(name) else { return Ok(None) };
+    let seconds = value.as_u64().filter(|seconds| *seconds <= max).ok_or_else(|| {
+        let message = format!("`{name}` is a whole number of seconds up to {max}");
+        Box::new(refuse(StatusCode::BAD_REQUEST, "bad_request", &message))
+    })?;
+    Ok(Some(Duration::from_secs(seconds)))
 }

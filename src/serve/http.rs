@@ -33,6 +33,7 @@ use crate::serve::answer::Answer;
 use crate::serve::answer::refuse;
 use crate::serve::answer::set;
 use crate::serve::asked;
+use crate::serve::changes;
 use crate::serve::credentials;
 use crate::serve::events;
 use crate::serve::origin;
@@ -109,14 +110,16 @@ async fn respond(front: &Rc<Front>, line: &Rc<Line>, request: Request<Incoming>)
         let message = "the page's origin is not in listen.origins";
         return refuse(StatusCode::FORBIDDEN, "origin", message);
     }
-    let answered = match (request.method(), path) {
-        (&Method::GET, "/v1/ws") => upgrade(front, request, &asker),
-        (_, "/v1/ws") => Ok(answer::refuse_method("GET")),
-        (&Method::OPTIONS, "/v1/events") => Ok(preflight()),
-        (&Method::GET | &Method::POST, "/v1/events") => events::answer(front, line, request).await,
-        (_, "/v1/events") => Ok(answer::refuse_method("GET, POST")),
+    let is_asked = matches!(*request.method(), Method::GET | Method::POST);
+    let answered = match path {
+        "/v1/ws" if request.method() == Method::GET => upgrade(front, request, &asker),
+        "/v1/ws" => Ok(answer::refuse_method("GET")),
+        "/v1/events" if is_asked => events::answer(front, line, request).await,
+        "/v1/changes" if is_asked => changes::answer(front, line, request).await,
+        "/v1/events" | "/v1/changes" if request.method() == Method::OPTIONS => Ok(preflight()),
+        "/v1/events" | "/v1/changes" => Ok(answer::refuse_method("GET, POST")),
         _ => {
-            let message = "there are /v1/ws and /v1/events";
+            let message = "there are /v1/ws, /v1/events and /v1/changes";
             Ok(refuse(StatusCode::NOT_FOUND, "not_found", message))
         }
     };

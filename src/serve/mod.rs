@@ -37,6 +37,8 @@ mod websocket;
 pub mod wire;
 mod visit;
 mod events;
+mod gathered;
+mod changes;
 
 /// What bounds a connection.
 #[derive(Clone, Debug)]

@@ -102,6 +102,12 @@ impl Visit {
         self.front.shard.borrow().is_subscribed(self.key)
     }
 
+    /// The cursor of the place up to which everything that the session asked for was delivered.
+    pub(crate) fn delivered_to(&self) -> Option<String> {
+        let cursor = self.front.shard.borrow().delivered_to(self.key);
+        cursor.map(|cursor| cursor.to_string())
+    }
+
     /// Writes what waits to the wire; `true` when nothing waits any more.
     pub(crate) fn drain(&self) -> io::Result<bool> {
         self.front.shard.borrow_mut().drain(self.key)

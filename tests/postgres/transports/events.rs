@@ -1,8 +1,6 @@
 //! `/v1/events`.
 
 use std::time::Duration;
-use std::time::SystemTime;
-use std::time::UNIX_EPOCH;
 
 use serde_json::json;
 use tokio::io::AsyncReadExt;
@@ -156,8 +154,7 @@ async fn a_stream_can_be_asked_for_in_a_body() {
 #[tokio::test]
 async fn a_stream_ends_with_its_token_and_with_its_subscription() {
     let deployment = open(&["auth.leeway_seconds=0"]).await;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let token = deployment.token(json!({"exp": now + 2}));
+    let token = deployment.token(json!({"exp": super::now() + 2}));
     let path = format!("{PATH}&token={token}");
     let mut stream = events(&deployment, &path, &[]).await;
     stream.expect("subscribed").await;

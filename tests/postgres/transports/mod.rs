@@ -1,9 +1,14 @@
 //! The other transports: they deliver what the WebSocket delivers, and a cursor of one is good on
 //! every other.
 
+mod changes;
 mod events;
 mod origins;
 mod stop;
+mod switching;
+
+use std::time::SystemTime;
+use std::time::UNIX_EPOCH;
 
 use crate::deployment::Deployment;
 use crate::deployment::Plan;
@@ -18,4 +23,9 @@ pub(super) async fn open(set: &[&str]) -> Deployment {
 
 pub(super) async fn http(deployment: &Deployment) -> Http {
     Http::connect(deployment.daemon.address()).await
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }

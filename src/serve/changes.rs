@@ -1,0 +1,148 @@
+//! `/v1/changes`: what came after a cursor, or, where nothing has, what comes next. For clients to
+//! which nothing else gets through.
+//!
+//! Each answer has a session of its own, which resumes from the cursor as any other does. It is
+//! answered as soon as there is something and everything that is there, or as much as one answer
+//! holds.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use hyper::HeaderMap;
+use hyper::Request;
+use hyper::StatusCode;
+use hyper::body::Incoming;
+use hyper::header::ETAG;
+use hyper::header::HeaderValue;
+use hyper::header::IF_NONE_MATCH;
+use tokio::time::Instant;
+use tokio::time::timeout_at;
+
+use crate::route::outbox::Wire;
+use crate::serve::Front;
+use crate::serve::answer;
+use crate::serve::answer::Answer;
+use crate::serve::asked;
+use crate::serve::gathered::Gathered;
+use crate::serve::gathered::GatheringWire;
+use crate::serve::visit::Line;
+use crate::serve::visit::Visit;
+
+/// How long an answer is waited for where the client does not say.
+const WAIT: Duration = Duration::from_secs(25);
+/// How long a client may wait, in seconds: proxies give up after sixty.
+const WAIT_MAX: u64 = 55;
+/// How much longer an answer may take whose cursor is far back.
+const CATCH_UP: Duration = Duration::from_secs(5);
+
+/// Answers with changes.
+pub(crate) async fn answer(
+    front: &Rc<Front>,
+    line: &Rc<Line>,
+    request: Request<Incoming>,
+) -> Result<Answer, Box<Answer>> {
+    let claims = asked::required_claims(front, &request)?;
+    let known = entity_tag(request.headers());
+    let mut fields = asked::fields(front, request).await?;
+    let wait = asked::seconds(&mut fields, "wait", WAIT_MAX)?.unwrap_or(WAIT);
+    if let Some(known) = &known {
+        fields.entry("since").or_insert_with(|| known.as_str().into());
+    }
+    let since = fields.get("since").and_then(|since| since.as_str()).map(str::to_owned);
+    let subscribe = asked::subscription(fields)?;
+    let wire = Rc::new(GatheringWire::new(line));
+    let shared: Rc<dyn Wire> = Rc::<GatheringWire>::clone(&wire);
+    let visit = Visit::open(front, line, shared, claims)?;
+    visit.subscribe(subscribe)?;
+    let is_known = known.is_some() && known == since;
+    let changes = gather(&visit, &wire, since, Instant::now() + wait).await?;
+    Ok(changes.into_answer(is_known))
+}
+
+/// The cursor in `If-None-Match`. A proxy that compressed the answer has marked it as weak.
+fn entity_tag(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get(IF_NONE_MATCH)?.to_str().ok()?.trim();
+    let quoted = text.strip_prefix("W/").unwrap_or(text);
+    quoted.strip_prefix('"')?.strip_suffix('"').map(str::to_owned)
+}
+
+/// What an answer tells.
+struct Changes {
+    frames: Vec<u8>,
+    cursor: String,
+    more: bool,
+}
+
+/// Waits for changes until `deadline`.
+async fn gather(
+    visit: &Visit,
+    wire: &GatheringWire,
+    since: Option<String>,
+    deadline: Instant,
+) -> Result<Changes, Box<Answer>> {
+    let begins = since.is_none();
+    let wanted = |of: &str| match of {
+        // Who resumes knows it, and is told the cursor with the answer.
+        "subscribed" => begins,
+        "synced" | "heartbeat" => false,
+        _ => true,
+    };
+    let mut gathered = Gathered { cursor: since, ..Gathered::default() };
+    loop {
+        let drained = visit.drain().unwrap_or(true);
+        gathered.read(&wire.take(), wanted);
+        if let Some(close) = visit.closing() {
+            return Err(Box::new(answer::refuse_closed(close)));
+        }
+        let here = visit.delivered_to().filter(|_| drained);
+        let late = Instant::now() >= deadline;
+        let too_late = Instant::now() >= deadline + CATCH_UP;
+        let done = here.is_some() && (late || !gathered.is_empty());
+        if done || too_late || wire.is_full() || !visit.is_subscribed() {
+            let more = here.is_none() && visit.is_subscribed();
+            let cursor = here.or(gathered.cursor).unwrap_or_default();
+            return Ok(Changes { frames: gathered.frames, cursor, more });
+        }
+        let patience = if late { deadline + CATCH_UP } else { deadline };
+        let _late = timeout_at(patience, wire.woken.notified()).await;
+        // It waits, so it is there: a connection that was closed has no answer under way.
+        visit.heard();
+    }
+}
+
+impl Changes {
+    /// The answer to a client that has the cursor `is_known` tells of, and wants none in its place
+    /// where nothing came.
+    fn into_answer(self, is_known: bool) -> Answer {
+        let mut answer = if is_known && self.frames.is_empty() && !self.more {
+            answer::empty(StatusCode::NOT_MODIFIED)
+        } else {
+            let mut json = br#"{"frames":["#.to_vec();
+            json.extend_from_slice(&self.frames);
+            let end = format!(r#"],"cursor":"{}","more":{}}}"#, self.cursor, self.more);
+            json.extend_from_slice(end.as_bytes());
+            answer::json(StatusCode::OK, json)
+        };
+        if let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", self.cursor)) {
+            answer.headers_mut().insert(ETAG, tag);
+        }
+        answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entity_tag_is_a_cursor_in_quotes() {
+        let tag = |text: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(IF_NONE_MATCH, HeaderValue::from_static(text));
+            entity_tag(&headers)
+        };
+        assert_eq!(tag("\"7.1.2a.0\"").as_deref(), Some("7.1.2a.0"));
+        assert_eq!(tag("W/\"7.1.2a.0\"").as_deref(), Some("7.1.2a.0"));
+        assert_eq!(tag("*"), None);
+    }
+}
