@@ -49,11 +49,11 @@ pub async fn run(
         tokio::select! {
             biased;
             _ = ticks.tick() => shard.borrow_mut().tick(clock()),
+            Some(answer) = told.recv() => shard.borrow_mut().take_answer(answer),
             count = feeds.recv_many(&mut batch, FEEDS_MAX), if fed && hungry => {
                 fed = count > 0;
                 shard.borrow_mut().incoming.extend(batch.drain(..));
             }
-            Some(answer) = told.recv() => shard.borrow_mut().take_answer(answer),
             () = wake.notified(), if !busy => {}
             () = yield_now(), if busy => {}
         }

@@ -3,6 +3,8 @@
 //! `WALCAST_SEED` sets the seed of the writers, which is printed.
 #![expect(clippy::print_stdout, reason = "a test shows what it did")]
 
+mod requests;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
