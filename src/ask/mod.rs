@@ -46,6 +46,8 @@ pub struct Settings {
     pub rows_max: usize,
     /// Bytes of one answer.
     pub bytes_max: usize,
+    /// Bytes of one value; a larger one is left out of its row, as the stream leaves it out.
+    pub cell_bytes_max: usize,
     /// Bytes of all answers that were not yet read by everybody who asked.
     pub held_bytes_max: usize,
     /// How long Postgres may take for an answer, and a question wait for its turn.
@@ -61,6 +63,7 @@ impl Default for Settings {
             waiting_max: 1000,
             rows_max: 10_000,
             bytes_max: 16 << 20,
+            cell_bytes_max: 1 << 20,
             held_bytes_max: 128 << 20,
             timeout: Duration::from_secs(10),
         }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc;
+use tokio::task::Id;
+use tokio::task::JoinError;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio::time::sleep_until;
@@ -43,6 +45,8 @@ pub struct Pool {
     asked: HashMap<Arc<Question>, Vec<Listener>>,
     waiting: VecDeque<(Instant, Arc<Question>)>,
     workers: JoinSet<Done>,
+    /// What each worker asks.
+    running: HashMap<Id, Arc<Question>>,
     idle: Vec<Connection>,
     /// Up to where the log must be flushed for those who were answered, and when to look.
     flush: Option<(Instant, Lsn)>,
@@ -61,7 +65,6 @@ struct Office {
 /// A worker's result.
 #[derive(Debug)]
 struct Done {
-    question: Arc<Question>,
     connection: Option<Connection>,
     answer: Result<Arc<Answer>, AskError>,
 }
@@ -78,6 +81,7 @@ impl Pool {
             asked: HashMap::new(),
             waiting: VecDeque::new(),
             workers: JoinSet::new(),
+            running: HashMap::new(),
             idle: Vec::new(),
             flush: None,
             office: Office { settings, dial, memory, metrics },
@@ -93,7 +97,7 @@ impl Pool {
                     Some(job) => self.take(job),
                     None => return,
                 },
-                Some(done) = self.workers.join_next() => self.done(done),
+                Some(done) = self.workers.join_next_with_id() => self.done(done),
                 lsn = flush_due(self.flush) => self.flush(lsn),
             }
             self.start();
@@ -125,14 +129,19 @@ impl Pool {
                 continue;
             }
             let (office, connection) = (self.office.clone(), self.idle.pop());
-            self.workers.spawn(office.work(question, connection));
+            let running = Arc::clone(&question);
+            let worker = self.workers.spawn(office.work(question, connection));
+            self.running.insert(worker.id(), running);
         }
     }
 
-    fn done(&mut self, done: Result<Done, tokio::task::JoinError>) {
-        // A worker that panicked has taken its question with it; who has asked is told by nobody,
-        // and the panic is reported by the runtime.
-        let Ok(Done { question, connection, answer }) = done else { return };
+    fn done(&mut self, done: Result<(Id, Done), JoinError>) {
+        let id = done.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+        let Some(question) = self.running.remove(&id) else { return };
+        let (connection, answer) = match done {
+            Ok((_, Done { connection, answer })) => (connection, answer),
+            Err(_panicked) => (None, Err(AskError::Failed)),
+        };
         self.idle.extend(connection);
         if let (Question::Rows(_), Ok(answer)) = (&*question, &answer) {
             let (at, lsn) = self.flush.unwrap_or((Instant::now() + FLUSH_PAUSE, Lsn::ZERO));
@@ -191,7 +200,7 @@ impl Office {
             }
             told
         });
-        Done { question, connection, answer }
+        Done { connection, answer }
     }
 
     /// Asks on a connection that stands, else on a new one.

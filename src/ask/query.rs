@@ -259,9 +259,12 @@ impl Reading<'_> {
                 None => self.wire.push(b'n'),
                 Some(text) => {
                     let length = u32::try_from(text.len()).map_err(|_| too_large())?;
-                    self.wire.push(b't');
+                    let omitted = text.len() > self.settings.cell_bytes_max;
+                    self.wire.push(if omitted { b'o' } else { b't' });
                     self.wire.extend_from_slice(&length.to_be_bytes());
-                    self.wire.extend_from_slice(text.as_bytes());
+                    if !omitted {
+                        self.wire.extend_from_slice(text.as_bytes());
+                    }
                 }
             }
         }

@@ -35,6 +35,7 @@ pub(super) fn config(reader: &mut Reader) -> Config {
             waiting_max: reader.size("snapshot.waiting_max"),
             rows_max: reader.size("snapshot.rows_max"),
             bytes_max: reader.size("snapshot.bytes_max"),
+            cell_bytes_max: reader.size("limits.frame_bytes_max"),
             held_bytes_max: reader.size("snapshot.held_bytes_max"),
             timeout: Duration::from_secs(reader.integer("snapshot.timeout_seconds")),
         },
