@@ -16,6 +16,7 @@ mod deployment;
 mod hostile;
 mod http;
 mod ingest;
+mod large;
 mod rules;
 mod program;
 mod server;
