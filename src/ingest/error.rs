@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::catalog::CatalogError;
 use crate::ingest::assemble::AssembleError;
 use crate::ingest::slot::SlotError;
+use crate::ingest::walsender::ServerError;
 use crate::ingest::walsender::WalsenderError;
 
 /// Why the stream is interrupted or can't begin.
@@ -32,6 +33,21 @@ pub enum IngestError {
     /// it now does not help: changes are decoded with the catalogue of their time.
     #[error("the publication did not exist when a change was made that the slot still holds")]
     PublicationYounger,
+    /// A row's values as text are more than the server can put into one message (1 GB; a `bytea`
+    /// doubles). It fails at the same place each time, so that nothing after it comes either, and
+    /// the slot keeps the log. Only somebody who gives the row up can help.
+    #[error(
+        "the server can't send a row that is larger than 1 GB as text, and nothing after it; to go \
+         on without what is in the log, and have clients start again, run `SELECT \
+         pg_replication_slot_advance('{slot}', pg_current_wal_insert_lsn())` while the slot is free"
+    )]
+    Unsendable {
+        /// The slot that stands before it.
+        slot: String,
+        /// What the server says.
+        #[source]
+        source: ServerError,
+    },
     /// The stage's thread can't have a runtime.
     #[error("no runtime for the stream")]
     Runtime(#[source] std::io::Error),
@@ -78,6 +94,9 @@ pub enum NextStep {
 /// The wait before the first, second, … attempt: nothing is gained by waiting long, and little is
 /// lost by asking every five seconds.
 const BACK_OFF_MS: [u64; 6] = [100, 200, 500, 1000, 2000, 5000];
+/// The wait where every attempt costs the server seconds, and whoever is to mend it has to find the
+/// slot free.
+const LONG: Duration = Duration::from_secs(30);
 
 /// What to do about `error`, after `attempts` that failed since the stream last ran.
 ///
@@ -100,6 +119,7 @@ pub fn next_step(error: &IngestError, attempts: usize) -> NextStep {
         )
         | IngestError::Runtime(_)
         | IngestError::ShardGone => NextStep::Stop,
+        IngestError::Unsendable { .. } => NextStep::Reconnect { after: LONG },
         // The same bytes would come again; but a broken connection can look like this, too.
         IngestError::Assemble(_) if attempts > 2 => NextStep::Stop,
         IngestError::Assemble(_)

@@ -137,7 +137,8 @@ impl Stream {
         let now = Instant::now();
         self.heard_at = now;
         while ingest.downstream.is_clear() {
-            let step = match self.walsender.take().map_err(stream_error)? {
+            let taken = self.walsender.take();
+            let step = match taken.map_err(|error| stream_error(error, &ingest.settings))? {
                 None => break,
                 Some(Frame::Data { payload }) => self.assembler.push(payload)?,
                 Some(Frame::Keepalive { wal_end, reply }) => {
@@ -345,9 +346,12 @@ fn route(ingest: &mut Ingest) {
     ingest.progress.route(ingest.downstream.routed());
 }
 
-fn stream_error(error: WalsenderError) -> IngestError {
+fn stream_error(error: WalsenderError, settings: &Settings) -> IngestError {
     match error {
         WalsenderError::Stream(error) if error.code == "42704" => IngestError::PublicationYounger,
+        WalsenderError::Stream(source) if source.is_too_large() => {
+            IngestError::Unsendable { slot: settings.slot.name.to_string(), source }
+        }
         error => error.into(),
     }
 }

@@ -356,6 +356,14 @@ impl Status {
 }
 
 impl ServerError {
+    /// Whether the server was asked for more than the gigabyte that one value or message may have.
+    pub(crate) fn is_too_large(&self) -> bool {
+        // An internal error, which is not translated; and a string buffer's limit.
+        let internal =
+            self.code == "XX000" && self.message.contains("invalid memory alloc request");
+        internal || self.code == "54000"
+    }
+
     /// Reads an `ErrorResponse`; what is malformed in it is left out.
     pub(crate) fn decode(body: &[u8]) -> ServerError {
         let (mut code, mut message, mut detail) = (String::new(), String::new(), None);
@@ -425,6 +433,19 @@ fn cells(body: &[u8]) -> Option<Vec<Option<String>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_row_that_no_server_can_send_is_told_from_other_errors() {
+        let error = |code: &str, message: &str| ServerError {
+            code: code.to_owned(),
+            message: message.to_owned(),
+            detail: None,
+        };
+        assert!(error("XX000", "invalid memory alloc request size 1080000003").is_too_large());
+        assert!(error("54000", "out of memory").is_too_large());
+        assert!(!error("53200", "out of memory").is_too_large());
+        assert!(!error("XX000", "could not open relation").is_too_large());
+    }
     use crate::ingest::frames::Reading;
     use tokio::io::AsyncReadExt;
     use tokio::io::AsyncWriteExt;
