@@ -6,15 +6,17 @@
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Map;
 use serde_json::Value;
-use serde_json::json;
 use tokio::time::Instant;
 
-use crate::filter::Verdict;
+use crate::due::Due;
+use crate::due::due;
+use crate::due::frame_of;
+use crate::held;
+use crate::held::Comparison;
+use crate::held::Held;
 use crate::inject::Done;
 use crate::log::Entry;
 use crate::log::Seen;
@@ -23,11 +25,8 @@ use crate::plan::Plan;
 use crate::plan::Watch;
 use crate::truth;
 use crate::truth::Change;
-use crate::truth::Kind;
-use crate::truth::Row;
 use crate::truth::Transaction;
 use crate::truth::Truth;
-use crate::truth::cell;
 
 /// Violations of one subscription that are told; the others would be the same ones.
 const TOLD_MAX: usize = 3;
@@ -45,6 +44,9 @@ pub(crate) struct Findings {
     pub(crate) refusals: BTreeMap<String, u64>,
     /// Changes that a subscription missed, and was told so.
     pub(crate) skipped: u64,
+    pub(crate) snapshot_rows: u64,
+    /// How often what a client held was found to be what the table held.
+    pub(crate) tables_compared: u64,
 }
 
 /// What is the same for every subscription.
@@ -55,16 +57,8 @@ pub(crate) struct Checker<'a> {
     pub(crate) findings: Findings,
     /// What each cursor stands for, by all who were told it: a transaction, a change in it.
     cursors: HashMap<String, (usize, usize)>,
-}
-
-/// A change that a subscription has to see.
-#[derive(Clone, Copy, Debug)]
-struct Due {
-    transaction: usize,
-    change: usize,
-    op: &'static str,
-    /// Whether the old row is in the frame.
-    with_old: bool,
+    /// What clients held, to be compared when all of it is known.
+    comparisons: Vec<Comparison<'a>>,
 }
 
 /// One subscription's way along what it has to see.
@@ -82,13 +76,25 @@ struct Follower<'a> {
     /// The transaction that was delivered last.
     proven: usize,
     told: usize,
+    /// Whether it was asked for without a cursor.
     wants: bool,
+    /// What it holds, where it began with a snapshot.
+    held: Option<Held>,
+}
+
+impl Follower<'_> {
+    /// All that it held is void.
+    fn begin_snapshot(&mut self, at: Instant) {
+        let least = self.next.unwrap_or(self.least);
+        (self.next, self.least, self.held) = (None, least, Some(Held::new(at)));
+    }
 }
 
 impl<'a> Checker<'a> {
     pub(crate) fn new(plan: &'a Plan, truth: &'a Truth, done: &'a [Done]) -> Checker<'a> {
         let findings = Findings { violations: truth.flaws.clone(), ..Findings::default() };
-        Checker { plan, truth, done, findings, cursors: HashMap::new() }
+        let (cursors, comparisons) = (HashMap::new(), Vec::new());
+        Checker { plan, truth, done, findings, cursors, comparisons }
     }
 
     /// Checks one client's log.
@@ -96,7 +102,7 @@ impl<'a> Checker<'a> {
         let plan = self.plan;
         let client = &plan.clients[number];
         let beginning = log.first().map_or_else(Instant::now, |entry| entry.at);
-        let mut followers: Vec<Follower<'_>> = client
+        let mut followers: Vec<Follower<'a>> = client
             .watches
             .iter()
             .map(|watch| Follower {
@@ -109,13 +115,18 @@ impl<'a> Checker<'a> {
                 proven: 0,
                 told: 0,
                 wants: true,
+                held: None,
             })
             .collect();
         for entry in log {
             match &entry.seen {
                 Seen::Connected => self.findings.connections += 1,
                 Seen::Asked { watch, since } => {
-                    followers[*watch].wants = since.is_none();
+                    let follower = &mut followers[*watch];
+                    follower.wants = since.is_none();
+                    if follower.wants && follower.watch.snapshot {
+                        follower.begin_snapshot(entry.at);
+                    }
                     self.findings.resumes += u64::from(since.is_some());
                 }
                 Seen::Frame(text) => {
@@ -139,13 +150,30 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn frame(&mut self, follower: &mut Follower<'_>, at: Instant, frame: &Value) {
+    fn frame(&mut self, follower: &mut Follower<'a>, at: Instant, frame: &Value) {
         match frame["type"].as_str().unwrap() {
             "subscribed" if follower.wants => {
                 // It has nothing yet, so nothing is known but when it began.
                 (follower.next, follower.since, follower.proven_at) = (None, at, at);
+                follower.least = 0;
             }
-            "row" => self.row(follower, at, frame),
+            "row" => {
+                let is_known = follower.held.as_ref().is_none_or(|held| held.synced);
+                if is_known {
+                    self.row(follower, at, frame);
+                } else {
+                    self.early(follower, frame);
+                }
+                let wrong = follower.held.as_mut().and_then(|held| held.take(frame));
+                if let Some(wrong) = wrong {
+                    self.violation(follower, &format!("{wrong}: {frame}"));
+                }
+            }
+            "synced" => {
+                if let Some(held) = &mut follower.held {
+                    held.synced = true;
+                }
+            }
             "resync" => {
                 let reason = frame["reason"].as_str().unwrap().to_owned();
                 if !self.is_lawful(&reason, follower, at) {
@@ -158,10 +186,19 @@ impl<'a> Checker<'a> {
                 *self.findings.resyncs.entry(reason).or_default() += 1;
                 follower.least = follower.next.unwrap_or(follower.least);
                 (follower.next, follower.since, follower.proven_at) = (None, at, at);
+                if frame.get("cursor").is_none() {
+                    follower.begin_snapshot(at);
+                }
             }
             "error" => {
                 let code = frame["code"].as_str().unwrap().to_owned();
-                let lawful = code == "unknown_table" && self.near(Fault::TableUnpublished, at);
+                let lawful = match code.as_str() {
+                    "unknown_table" => self.near(at, |fault| fault == Fault::TableUnpublished),
+                    "snapshot_failed" | "snapshot_timeout" | "snapshot_busy" => {
+                        self.near(at, Fault::delays_answers)
+                    }
+                    _ => false,
+                };
                 if !lawful {
                     self.violation(follower, &format!("refused: {frame}"));
                 }
@@ -171,7 +208,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn row(&mut self, follower: &mut Follower<'_>, at: Instant, frame: &Value) {
+    fn row(&mut self, follower: &mut Follower<'a>, at: Instant, frame: &Value) {
         self.findings.deliveries += 1;
         let found = match follower.next {
             Some(next) if self.is(follower, next, frame) => Some(next),
@@ -190,6 +227,10 @@ impl<'a> Checker<'a> {
                     }
                     Some(found) => self.skip(follower, found),
                 }
+                if let (Some(found), Some(held)) = (found, &follower.held) {
+                    let before = Some(follower.due[found]);
+                    self.comparisons.push(held.compare(follower.watch, before));
+                }
                 found
             }
         };
@@ -205,9 +246,34 @@ impl<'a> Checker<'a> {
         }
     }
 
+    /// A row of a snapshot, or a change that comes with it because it did not see it.
+    fn early(&mut self, follower: &mut Follower<'a>, frame: &Value) {
+        self.findings.deliveries += 1;
+        if frame.get("cursor").is_some() {
+            self.violation(follower, &format!("a cursor before `synced`: {frame}"));
+        }
+        if frame["op"] == "snapshot" {
+            self.findings.snapshot_rows += 1;
+            return;
+        }
+        let least = follower.held.as_ref().map_or(0, |held| held.least);
+        let found = self.find(follower, least, frame);
+        match (found, &mut follower.held) {
+            (Some(found), Some(held)) => held.least = found + 1,
+            _ => {
+                let what = self.tell_what(follower, least, None, frame);
+                self.violation(follower, &what);
+            }
+        }
+    }
+
     /// A run begins at `found`: what lies before it may be missing where that was said, or where it
     /// was committed before there was an answer.
-    fn skip(&mut self, follower: &mut Follower<'_>, found: usize) {
+    fn skip(&mut self, follower: &mut Follower<'a>, found: usize) {
+        // What came with a snapshot is compared as a whole.
+        if follower.held.is_some() {
+            return;
+        }
         let skipped = follower.due[follower.least..found].to_vec();
         self.findings.skipped += u64::try_from(skipped.len()).unwrap();
         let late = skipped.iter().find(|due| {
@@ -221,7 +287,7 @@ impl<'a> Checker<'a> {
     }
 
     /// A log has ended: it must have come to the last row.
-    fn end(&mut self, follower: &mut Follower<'_>) {
+    fn end(&mut self, follower: &mut Follower<'a>) {
         let chain = Value::String(format!("end:{}", follower.watch.name));
         let last = follower.due.iter().rposition(|due| {
             let change = self.change(*due);
@@ -231,13 +297,29 @@ impl<'a> Checker<'a> {
         let Some(last) = last else {
             return self.violation(follower, "the last row is not in the truth");
         };
-        if follower.next.is_none_or(|next| next <= last) {
-            let missing = follower.next.map(|next| self.show(follower, follower.due[next]));
-            self.violation(
-                follower,
-                &format!("the last row never came; next would be {missing:?}"),
-            );
+        let came = match (follower.next, &follower.held) {
+            (Some(next), _) => next > last,
+            // It came with a snapshot, if it came.
+            (None, held) => held.as_ref().is_some_and(|held| held.synced),
+        };
+        if !came {
+            let due = follower.next.and_then(|next| follower.due.get(next)).copied();
+            let due = due.map(|due| self.show(follower, due));
+            let what = format!("the last row never came; next would be {due:?}");
+            return self.violation(follower, &what);
         }
+        if let Some(held) = &follower.held {
+            let before = follower.next.and_then(|next| follower.due.get(next)).copied();
+            self.comparisons.push(held.compare(follower.watch, before));
+        }
+    }
+
+    /// Compares what clients held, and gives everything that was found.
+    pub(crate) fn end_all(mut self) -> Findings {
+        let (wrong, alike) = held::compare_all(self.truth, self.comparisons);
+        self.findings.violations.extend(wrong);
+        self.findings.tables_compared = alike;
+        self.findings
     }
 
     /// Whether a reason for a `resync` can be true.
@@ -258,7 +340,7 @@ impl<'a> Checker<'a> {
                 // Text takes less memory than what the ring holds of it.
                 aged >= Duration::from_secs(seconds) || passed > window.bytes.min(ring.bytes) / 8
             }
-            "schema_changed" => {
+            "schema_changed" | "restarted" => {
                 let concerned = |transaction: &Transaction| {
                     transaction.shapes.iter().any(|table| &**table == follower.watch.table)
                 };
@@ -277,10 +359,10 @@ impl<'a> Checker<'a> {
     }
 
     /// Whether a fault was done shortly before, or is being done.
-    fn near(&self, fault: Fault, at: Instant) -> bool {
+    fn near(&self, at: Instant, of: impl Fn(Fault) -> bool) -> bool {
         let after = Duration::from_secs(15);
-        let done = self.done.iter().filter(|done| done.fault == fault);
-        done.into_iter().any(|done| done.began_at <= at && at <= done.ended_at + after)
+        let mut done = self.done.iter().filter(|done| of(done.fault));
+        done.any(|done| done.began_at <= at && at <= done.ended_at + after)
     }
 
     fn change(&self, due: Due) -> &Change {
@@ -300,44 +382,7 @@ impl<'a> Checker<'a> {
         let transaction = &self.truth.transactions[due.transaction];
         frame["op"] == due.op
             && frame["commit_ts"] == *transaction.committed_at
-            && *frame == self.frame_of(watch, due, frame)
-    }
-
-    /// The frame that a change has to be, but for what is not ours to know.
-    fn frame_of(&self, watch: &Watch, due: Due, frame: &Value) -> Value {
-        let change = self.change(due);
-        let wanted =
-            |name: &str| watch.columns.as_ref().is_none_or(|columns| columns.contains(&name));
-        let mut made = Map::new();
-        for (key, value) in [
-            ("type", json!("row")),
-            ("id", json!(watch.id)),
-            ("op", json!(due.op)),
-            ("cursor", frame["cursor"].clone()),
-            ("commit_ts", json!(self.truth.transactions[due.transaction].committed_at)),
-        ] {
-            made.insert(key.to_owned(), value);
-        }
-        if due.op != "leave"
-            && due.op != "delete"
-            && let Some(new) = &change.new
-        {
-            let new = filled(new, change.old.as_ref());
-            made.insert("new".to_owned(), Value::Object(truth::json(&new, wanted)));
-            let missing = new.iter().filter(|(_, cell)| *cell == truth::Cell::Unchanged);
-            let missing: Vec<Value> =
-                missing.filter(|(name, _)| wanted(name)).map(|(name, _)| json!(**name)).collect();
-            if !missing.is_empty() {
-                made.insert("unchanged".to_owned(), Value::Array(missing));
-            }
-        }
-        if due.with_old {
-            let key_only = due.op == "leave";
-            let old = known_before(change).unwrap_or_default();
-            let shown = |name: &str| wanted(name) && (!key_only || name == key_of(&change.table));
-            made.insert("old".to_owned(), Value::Object(truth::json(&old, shown)));
-        }
-        Value::Object(made)
+            && *frame == frame_of(self.truth, watch, due, frame)
     }
 
     fn tell_what(
@@ -364,81 +409,17 @@ impl<'a> Checker<'a> {
 
     fn show(&self, follower: &Follower<'_>, due: Due) -> String {
         let transaction = &self.truth.transactions[due.transaction];
-        let frame = self.frame_of(follower.watch, due, &Value::Null);
+        let frame = frame_of(self.truth, follower.watch, due, &Value::Null);
         let (lsn, changes) = (transaction.end_lsn, transaction.changes.len());
         format!("change {} of {changes} of the transaction at {lsn:x}: {frame}", due.change)
     }
 
-    fn violation(&mut self, follower: &mut Follower<'_>, what: &str) {
+    fn violation(&mut self, follower: &mut Follower<'a>, what: &str) {
         follower.told += 1;
         if follower.told <= TOLD_MAX {
+            let what: String = what.chars().take(1500).collect();
             let Watch { name, table, filter, .. } = follower.watch;
             self.findings.violations.push(format!("{name} on {table} ({}): {what}", filter.sql()));
         }
     }
-}
-
-/// What a subscription has to see, in order.
-fn due(watch: &Watch, truth: &Truth) -> Vec<Due> {
-    let mut due = Vec::new();
-    for (transaction, it) in truth.transactions.iter().enumerate() {
-        for (number, change) in it.changes.iter().enumerate() {
-            if &*change.table != watch.table || !change.published {
-                continue;
-            }
-            if let Some((op, with_old)) = seen(watch, change) {
-                due.push(Due { transaction, change: number, op, with_old });
-            }
-        }
-    }
-    due
-}
-
-/// As what a change is seen, and whether the row of before is shown with it.
-fn seen(watch: &Watch, change: &Change) -> Option<(&'static str, bool)> {
-    let decide = |row: &Row| watch.filter.decide(row);
-    let before = known_before(change).map(|row| decide(&row));
-    let new = change.new.as_ref().map(|new| filled(new, change.old.as_ref()));
-    let after = new.as_ref().map(decide);
-    match (change.kind, before, after) {
-        (Kind::Truncate, ..) => Some(("truncate", false)),
-        (Kind::Insert, _, Some(Verdict::Admits)) => Some(("insert", false)),
-        (Kind::Delete, Some(Verdict::Admits), _) => Some(("delete", true)),
-        (Kind::Update, Some(before), Some(after)) => match (before, after) {
-            (Verdict::Admits, Verdict::Admits) => Some(("update", change.old.is_some())),
-            (Verdict::Rejects, Verdict::Admits) => Some(("enter", false)),
-            (Verdict::Undecided, Verdict::Admits) => Some(("update", false)),
-            (Verdict::Admits, Verdict::Rejects) => Some(("leave", true)),
-            _ => None,
-        },
-        _ => None,
-    }
-}
-
-/// What is known of the row before an update or a delete. Without an old image, the key did not
-/// change.
-fn known_before(change: &Change) -> Option<Row> {
-    if let Some(old) = &change.old {
-        return Some(old.clone());
-    }
-    let new = change.new.as_ref().filter(|_| change.kind == Kind::Update)?;
-    let key = key_of(&change.table);
-    Some(new.iter().filter(|(name, _)| &**name == key).cloned().collect())
-}
-
-/// A large value that was not touched is what it was, where that is known.
-fn filled(new: &Row, old: Option<&Row>) -> Row {
-    let before = |name: &Arc<str>| old.and_then(|old| cell(old, name));
-    let fill = |(name, value): &(Arc<str>, truth::Cell)| {
-        let value = match value {
-            truth::Cell::Unchanged => before(name).unwrap_or(value),
-            value => value,
-        };
-        (Arc::clone(name), value.clone())
-    };
-    new.iter().map(fill).collect()
-}
-
-fn key_of(table: &str) -> &'static str {
-    if table == "ledger" { "writer" } else { "id" }
 }

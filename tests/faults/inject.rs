@@ -70,6 +70,7 @@ impl Stage {
             | Fault::UpstreamFrozen
             | Fault::UpstreamSlow => self.to_connections(&self.far, fault, &mut dice).await,
             Fault::ReadersStop => self.to_readers(&mut dice),
+            Fault::ClientsForget => self.let_forget(&mut dice),
             Fault::SlotDropped => self.drop_slot().await,
             Fault::TableUnpublished
             | Fault::ColumnAdded
@@ -152,6 +153,15 @@ impl Stage {
             if dice.chance(40) {
                 let until = Instant::now() + dice.milliseconds(500, 8000);
                 *contact.deaf_until.lock().unwrap() = until;
+            }
+        }
+        true
+    }
+
+    fn let_forget(&self, dice: &mut Dice) -> bool {
+        for contact in &self.contacts {
+            if dice.chance(50) {
+                contact.forget.notify_one();
             }
         }
         true

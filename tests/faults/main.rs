@@ -25,6 +25,8 @@ mod clients;
 mod inject;
 mod run;
 mod truth;
+mod due;
+mod held;
 mod check;
 mod report;
 mod pause;

@@ -54,9 +54,12 @@ pub(crate) struct Watch {
     pub(crate) postgrest: bool,
     /// The columns asked for; all, if absent.
     pub(crate) columns: Option<Vec<&'static str>>,
+    /// Whether it begins with the rows that are there.
+    pub(crate) snapshot: bool,
 }
 
-/// Something that goes wrong.
+/// Something that goes wrong. A client that forgets is one more that comes anew: what it held and
+/// its cursors are gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Fault {
     WalcastKilled,
@@ -78,6 +81,7 @@ pub(crate) enum Fault {
     UpstreamFrozen,
     UpstreamSlow,
     ReadersStop,
+    ClientsForget,
     SlotDropped,
     TableUnpublished,
     ColumnAdded,
@@ -99,7 +103,7 @@ const ALWAYS: [Fault; 6] = [
 ];
 
 /// The others.
-const MORE: [Fault; 21] = [
+const MORE: [Fault; 22] = [
     Fault::WalcastPaused,
     Fault::PostgresStoppedFast,
     Fault::PostgresStoppedAtOnce,
@@ -110,6 +114,7 @@ const MORE: [Fault; 21] = [
     Fault::ClientsHalfOpen,
     Fault::ClientsFrozen,
     Fault::ClientsSlow,
+    Fault::ClientsForget,
     Fault::UpstreamHalfOpen,
     Fault::UpstreamFrozen,
     Fault::UpstreamSlow,
@@ -123,6 +128,21 @@ const MORE: [Fault; 21] = [
     Fault::TableTruncated,
 ];
 
+impl Fault {
+    /// Whether the database may be slow to answer walcast because of it, or not there.
+    pub(crate) fn delays_answers(self) -> bool {
+        let of_clients = [
+            Fault::ClientsCut,
+            Fault::ClientsHalfOpen,
+            Fault::ClientsFrozen,
+            Fault::ClientsSlow,
+            Fault::ReadersStop,
+            Fault::ClientsForget,
+        ];
+        !of_clients.contains(&self)
+    }
+}
+
 impl Plan {
     /// The run of a seed.
     pub(crate) fn new(seed: u64, lasts: Duration) -> Plan {
@@ -132,7 +152,7 @@ impl Plan {
             by_root: dice.chance(50),
             shards: dice.between(1, 2),
             writers: i64::try_from(dice.between(4, 8)).unwrap(),
-            rate: dice.between(100, 500),
+            rate: dice.between(60, 300),
             steady: false,
         };
         let clients = clients(&mut dice, profile);
@@ -151,6 +171,7 @@ impl Plan {
             filter: Filter::All,
             postgrest: false,
             columns: None,
+            snapshot: false,
         };
         let clients = vec![ClientPlan { watches: vec![watch] }];
         Plan { seed, lasts, profile, clients, faults }
@@ -179,6 +200,7 @@ fn clients(dice: &mut Dice, profile: Profile) -> Vec<ClientPlan> {
             let table = if everything { tables[place] } else { *dice.pick(&tables) };
             let filter = if everything { Filter::All } else { Filter::any(dice) };
             let few = !everything && dice.chance(25);
+            let snapshot = !everything && dice.chance(60) && is_told_whole(table, &filter);
             watches.push(Watch {
                 name: format!("{name}-{place}"),
                 id: format!("w{place}"),
@@ -186,11 +208,18 @@ fn clients(dice: &mut Dice, profile: Profile) -> Vec<ClientPlan> {
                 filter,
                 postgrest: dice.chance(50),
                 columns: few.then(|| vec!["id", "writer", "number", "chain"]),
+                snapshot,
             });
         }
         clients.push(ClientPlan { watches });
     }
     clients
+}
+
+/// Whether every row that leaves is told, so that what a client holds is what there is. The identity
+/// of the partitioned table is never changed.
+fn is_told_whole(table: &str, filter: &Filter) -> bool {
+    table.starts_with("events") || matches!(filter, Filter::All | Filter::IdBelow(_))
 }
 
 /// Deals the faults like cards, so that each comes once before any comes twice.

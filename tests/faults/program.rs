@@ -145,7 +145,8 @@ fn configuration(port: u16, postgres: u16, profile: Profile) -> String {
     let (window, ring) = profile.kept();
     text.push_str(&format!(
         "[window]\nseconds = {}\nbytes = {}\n[ring]\nseconds_max = {}\nbytes_max = {}\n\
-         [limits]\nping_seconds = 1\nsilence_seconds = 4\noutbox_bytes_max = {}\n",
+         [limits]\nping_seconds = 1\nsilence_seconds = 4\noutbox_bytes_max = {}\n\
+         [snapshot]\nrows_max = 1000000\nbytes_max = 1073741824\nheld_bytes_max = 4294967296\n",
         window.seconds,
         window.bytes,
         ring.seconds,

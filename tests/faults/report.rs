@@ -30,6 +30,8 @@ impl Report {
             ("connections", findings.connections),
             ("resumes", findings.resumes),
             ("changes skipped with a resync", findings.skipped),
+            ("snapshot rows", findings.snapshot_rows),
+            ("tables compared", findings.tables_compared),
         ] {
             one.counts.insert(name, count);
         }

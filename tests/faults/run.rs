@@ -194,7 +194,7 @@ async fn judge(plan: &Plan, stage: &Stage, written: &Written, logs: Vec<Vec<Entr
     for (number, log) in logs.iter().enumerate() {
         checker.client(number, log);
     }
-    let mut findings = checker.findings;
+    let mut findings = checker.end_all();
     let log = stage.program.log();
     if let Some(line) = log.lines().find(|line| line.contains("panicked")) {
         findings.violations.push(format!("walcast panicked: {line}"));

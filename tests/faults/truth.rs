@@ -409,9 +409,14 @@ pub(crate) fn replay(rows: &mut BTreeMap<String, Row>, change: &Change) {
     }
 }
 
-/// The link of a writer's chain that follows `before` (FNV-1a).
+/// The link of a writer's chain that follows `before`.
 pub(crate) fn link(before: &str, writer: i64, number: i64, id: Option<&str>) -> String {
     let text = format!("{before} {writer} {number} {}", id.unwrap_or_default());
+    format!("{:016x}", hash(&text))
+}
+
+/// A text in a number (FNV-1a).
+pub(crate) fn hash(text: &str) -> u64 {
     let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    format!("{:016x}", text.bytes().fold(0xcbf2_9ce4_8422_2325, mix))
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, mix)
 }

@@ -128,7 +128,7 @@ impl Writer {
         let before = self.state.clone();
         client.batch_execute("BEGIN").await?;
         match self.dice.below(100) {
-            0 | 1 => self.many(client).await?,
+            0 => self.many(client).await?,
             _ => {
                 for _ in 0..self.dice.between(1, 5) {
                     self.step(client).await?;
@@ -201,7 +201,7 @@ impl Writer {
         let stamp = format!("writer = {}, number = {number}, chain = '{chain}'", self.number);
         let text = match kind {
             0..=4 => {
-                let row = self.row(id, number, &chain);
+                let row = self.row(id, number, &chain, false);
                 format!(
                     "INSERT INTO {table} (id, region, status, amount, note, writer, number, chain) \
                      VALUES {row} ON CONFLICT (id) DO UPDATE SET region = excluded.region, \
@@ -260,10 +260,12 @@ impl Writer {
         let mut text = format!(
             "INSERT INTO {table} (id, region, status, amount, note, writer, number, chain) VALUES "
         );
+        // Large ones make a transaction of several megabytes, which is handed on in parts.
+        let large = !self.profile.steady && self.dice.chance(10);
         for place in 0..count {
             let id = first + place;
             let (number, chain) = self.next_link(id);
-            let row = self.row(id, number, &chain);
+            let row = self.row(id, number, &chain, large);
             let comma = if place == 0 { "" } else { ", " };
             write!(text, "{comma}{row}").unwrap();
             (self.state.number, self.state.chain) = (number, chain);
@@ -278,13 +280,14 @@ impl Writer {
     }
 
     /// The values of a row.
-    fn row(&mut self, id: u64, number: i64, chain: &str) -> String {
+    fn row(&mut self, id: u64, number: i64, chain: &str, large: bool) -> String {
         let (region, status) = (self.dice.below(REGIONS), *self.dice.pick(&STATUSES));
         let amount = match self.dice.below(10) {
             0 => "NULL".to_owned(),
             _ => self.dice.below(1000).to_string(),
         };
         let note = match self.dice.below(40) {
+            _ if large => format!("'{}'", chain.repeat(200)),
             0 => format!("'{}'", chain.repeat(300)),
             1..=9 => "NULL".to_owned(),
             10 => "'it''s a \\ \"note\"\nof two lines, 中'".to_owned(),

@@ -13,6 +13,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::sync::Notify;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio::time::sleep;
@@ -36,6 +37,8 @@ pub(crate) struct Contact {
     pub(crate) log: Log,
     /// Until then it reads nothing.
     pub(crate) deaf_until: Mutex<Instant>,
+    /// It is to throw away what it has, and to begin anew.
+    pub(crate) forget: Notify,
     /// The subscriptions that have seen their last row.
     pub(crate) arrived: watch::Sender<usize>,
 }
@@ -57,6 +60,9 @@ struct Held {
     lives: bool,
     /// When it is asked for again after it was refused.
     again_at: Option<Instant>,
+    /// Whether its last row was there.
+    marked: bool,
+    /// Whether that was told: a row of a snapshot counts when the snapshot is complete.
     arrived: bool,
 }
 
@@ -65,6 +71,7 @@ impl Contact {
         Arc::new(Contact {
             log: Log::default(),
             deaf_until: Mutex::new(Instant::now()),
+            forget: Notify::new(),
             arrived: watch::channel(0).0,
         })
     }
@@ -78,9 +85,16 @@ impl Client {
 
     /// Watches until told to stop.
     pub(crate) async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        let contact = Arc::clone(&self.contact);
         while !*stop.borrow() {
             tokio::select! {
                 why = self.connection() => self.contact.log.note(Seen::Lost(why)),
+                () = contact.forget.notified() => {
+                    self.contact.log.note(Seen::Lost("all forgotten".to_owned()));
+                    for held in &mut self.held {
+                        held.cursor = None;
+                    }
+                }
                 _ = stop.wait_for(|stop| *stop) => return,
             }
             sleep(self.dice.milliseconds(10, 250)).await;
@@ -162,12 +176,15 @@ impl Client {
                 held.lives = false;
                 held.again_at = Some(Instant::now() + REFUSED_AGAIN);
             }
+            // A snapshot follows, and until it is there is nothing to go on from.
+            "resync" => held.cursor = None,
             _ => {}
         }
         if let Some(cursor) = cursor {
             held.cursor = Some(cursor.to_owned());
         }
-        if kind == "row" && !held.arrived && text.contains(&ends) {
+        held.marked |= kind == "row" && text.contains(&ends);
+        if held.marked && !held.arrived && held.cursor.is_some() {
             held.arrived = true;
             self.contact.arrived.send_modify(|count| *count += 1);
         }

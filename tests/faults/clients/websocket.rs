@@ -40,6 +40,9 @@ impl WebSocket {
         if let Some(columns) = &watch.columns {
             request["columns"] = json!(columns);
         }
+        if watch.snapshot {
+            request["snapshot"] = json!(true);
+        }
         if let Some(since) = since {
             request["since"] = json!(since);
         }
