@@ -48,7 +48,7 @@ mod shard;
 const FEEDS_MAX: usize = 4096;
 /// How often the catalogue is looked at: a grant that is revoked counts after this time.
 const CATALOG_POLL: Duration = Duration::from_secs(2);
-/// How long each step of a stop may take.
+/// How long each step of a stop may take, beyond the time that sessions are given.
 const STOP_STEP: Duration = Duration::from_secs(8);
 
 /// Why the daemon can't start, or did not go on.
@@ -96,25 +96,25 @@ pub struct Daemon {
     live: Vec<watch::Receiver<bool>>,
     stages: JoinSet<Result<(), DaemonError>>,
     control: JoinSet<()>,
-    stop_serving: CancellationToken,
+    drain: Duration,
+    stop_serving: serve::Stop,
     stop_ingest: CancellationToken,
 }
 
-/// Runs a daemon until `stop`, then stops it in order.
+/// Runs a daemon until `stop` returns, then stops it in order; faster when it returns once more.
 ///
 /// # Errors
 ///
 /// [`DaemonError`]; everything that was started is stopped then.
-pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), DaemonError> {
+pub async fn run(config: Config, mut stop: impl AsyncFnMut()) -> Result<(), DaemonError> {
     let mut daemon = Daemon::start(config).await?;
-    tokio::pin!(stop);
     let result = tokio::select! {
-        () = &mut stop => Ok(()),
+        () = stop() => Ok(()),
         result = daemon.live() => match result {
             Ok(()) => {
                 systemd(&[sd_notify::NotifyState::Ready]);
                 tokio::select! {
-                    () = &mut stop => Ok(()),
+                    () = stop() => Ok(()),
                     error = daemon.ended() => Err(error),
                 }
             }
@@ -122,7 +122,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), D
         },
     };
     systemd(&[sd_notify::NotifyState::Stopping]);
-    daemon.stop().await;
+    daemon.drain(stop()).await;
     result
 }
 
@@ -148,7 +148,8 @@ impl Daemon {
             live: Vec::new(),
             stages: JoinSet::new(),
             control: JoinSet::new(),
-            stop_serving: CancellationToken::new(),
+            drain: config.drain,
+            stop_serving: serve::Stop::default(),
             stop_ingest: CancellationToken::new(),
         };
         let shards = settings::shards(&config);
@@ -252,16 +253,34 @@ impl Daemon {
         ended(&mut self.stages).await
     }
 
-    /// Stops every stage against the data's direction: sessions, then the stream, whose last status
-    /// tells Postgres what was routed, then the shards, which empty their channels.
-    pub async fn stop(mut self) {
-        self.stop_serving.cancel();
+    /// Stops every stage against the data's direction: sessions, over the time that the settings
+    /// give them, then the stream, whose last status tells Postgres what was routed, then the
+    /// shards, which empty their channels.
+    pub async fn stop(self) {
+        self.drain(std::future::pending()).await;
+    }
+
+    /// The same; when `hurry` returns, sessions that are left get no more time.
+    pub async fn drain(mut self, hurry: impl Future<Output = ()>) {
+        self.stop_serving.asked.cancel();
+        let hurried = self.stop_serving.hurried.clone();
+        let hurry = async {
+            hurry.await;
+            hurried.cancel();
+            std::future::pending::<()>().await;
+        };
         let sessions = async {
             for shard in &mut self.live {
                 let _gone = shard.wait_for(|live| !*live).await;
             }
         };
-        if timeout(STOP_STEP, sessions).await.is_err() {
+        let closed = async {
+            tokio::select! {
+                () = sessions => {}
+                () = hurry => {}
+            }
+        };
+        if timeout(self.drain.saturating_add(STOP_STEP), closed).await.is_err() {
             tracing::warn!("sessions were not closed in time");
         }
         self.stop_ingest.cancel();
@@ -301,7 +320,8 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        self.stop_serving.cancel();
+        self.stop_serving.asked.cancel();
+        self.stop_serving.hurried.cancel();
         self.stop_ingest.cancel();
     }
 }

@@ -129,7 +129,8 @@ async fn a_lost_connection_is_taken_up_at_the_last_cursor() {
         let second = [daemon.request().await, daemon.request().await];
         daemon.send(SUBSCRIBED).await;
         daemon.send(r#"{"type":"heartbeat","cursor":"c7"}"#).await;
-        daemon.close(1012, r#"{"retry_ms":1}"#).await;
+        daemon.send(r#"{"type":"restart","cursor":"c8","retry_ms":1}"#).await;
+        daemon.close(1012, "restart").await;
         daemon.accept().await;
         let third = [daemon.request().await, daemon.request().await];
         daemon.send(r#"{"type":"resync","id":"tail","reason":"too_old","cursor":"c9"}"#).await;
@@ -148,6 +149,7 @@ async fn a_lost_connection_is_taken_up_at_the_last_cursor() {
         "connected",
         "Subscribed",
         "Heartbeat",
+        "Restart",
         "waiting",
         "connected",
         "Resync",
@@ -155,7 +157,7 @@ async fn a_lost_connection_is_taken_up_at_the_last_cursor() {
     ];
     assert_eq!(seen, expected);
     assert_eq!(client.cursor(), Some("c10"));
-    for ([auth, subscribe], since) in requests.iter().zip([None, Some("c0"), Some("c7")]) {
+    for ([auth, subscribe], since) in requests.iter().zip([None, Some("c0"), Some("c8")]) {
         assert_eq!(auth["type"], "auth");
         assert_eq!(auth["token"], TOKEN);
         assert_eq!(subscribe["type"], "subscribe");

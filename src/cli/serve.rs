@@ -33,7 +33,7 @@ impl Serve {
         runtime.block_on(async {
             let mut terminate = signal(SignalKind::terminate()).map_err(CliError::Process)?;
             let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::Process)?;
-            let stop = async move {
+            let stop = async || {
                 let name = tokio::select! {
                     _ = terminate.recv() => "SIGTERM",
                     _ = interrupt.recv() => "SIGINT",

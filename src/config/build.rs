@@ -39,6 +39,7 @@ pub(super) fn config(reader: &mut Reader) -> Config {
             held_bytes_max: reader.size("snapshot.held_bytes_max"),
             timeout: Duration::from_secs(reader.integer("snapshot.timeout_seconds")),
         },
+        drain: Duration::from_secs(reader.integer("drain.seconds")),
         tables: tables(reader),
         warnings: Vec::new(),
     }

@@ -330,6 +330,12 @@ pub const KEYS: &[Key] = &[
         "How long the database may take for one snapshot.",
     ),
     key(
+        "drain.seconds",
+        seconds(0, 300),
+        Some("5"),
+        "Over how long, at a stop, clients are asked to come back, one after the other; the others are served meanwhile. 0: all at once. `TimeoutStopSec` of the unit has to be at least 25 seconds more.",
+    ),
+    key(
         "table[].name",
         Kind::Text,
         None,

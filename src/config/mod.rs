@@ -54,6 +54,8 @@ pub struct Config {
     pub limits: Limits,
     /// Section `snapshot`.
     pub snapshot: ask::Settings,
+    /// Over how long clients are asked to come back when the daemon stops.
+    pub drain: Duration,
     /// The sections `table`, in their order; no name twice.
     pub tables: Vec<TablePolicy>,
     /// What works and still should be looked at, a sentence each.

@@ -158,6 +158,7 @@ pub(super) fn serve(config: &Config, address: std::net::SocketAddr) -> serve::Se
         subscriptions_max: config.limits.subscriptions_per_session,
         ping_seconds: whole_seconds(config.limits.ping),
         origins: config.listen.origins.iter().map(|origin| origin.as_str().into()).collect(),
+        drain: config.drain,
     }
 }
 

@@ -9,7 +9,6 @@ use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
 use tokio::task::LocalSet;
-use tokio_util::sync::CancellationToken;
 
 use crate::auth::Verifier;
 use crate::daemon::DaemonError;
@@ -30,7 +29,7 @@ pub(super) struct Stage {
     pub(super) verifier: Arc<Verifier>,
     pub(super) settings: route::shard::Settings,
     pub(super) serve: serve::Settings,
-    pub(super) stop: CancellationToken,
+    pub(super) stop: serve::Stop,
 }
 
 /// Runs a shard until ingest is gone and all that it sent is routed.

@@ -2,6 +2,7 @@
 //! writes and decides nothing.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::change::cursor::Cursor;
 use crate::change::transaction::Timestamp;
@@ -114,5 +115,13 @@ pub enum Notice<'a> {
     Heartbeat {
         /// Up to where.
         cursor: Cursor,
+    },
+    /// The daemon stops; the session ends after this.
+    Restart {
+        /// Up to where all subscriptions of the session have been delivered; absent where that
+        /// can't be said.
+        cursor: Option<Cursor>,
+        /// After what time the client shall come back.
+        retry: Duration,
     },
 }

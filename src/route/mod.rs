@@ -35,6 +35,7 @@ mod question;
 mod handover;
 mod pass;
 mod behind;
+mod drain;
 pub mod run;
 
 #[cfg(test)]

@@ -116,40 +116,6 @@ impl Shard {
         }
     }
 
-    /// Ends every subscription of a session that is to be closed: nothing is delivered any more.
-    fn end_all(&mut self, key: SessionKey) {
-        let Some(session) = self.session_mut(key) else { return };
-        session.pending.clear();
-        let ids: Vec<_> = session.subscriptions.iter().map(|it| Rc::clone(&it.id)).collect();
-        for id in ids {
-            self.end_subscription(key, &id);
-        }
-    }
-
-    /// Asks every session to come back later, because the daemon stops.
-    pub fn close_all(&mut self) {
-        for key in self.keys() {
-            self.flush_session(key);
-            if let Some(session) = self.session_mut(key) {
-                session.close.get_or_insert(Close::Restart);
-                session.outbox.wake();
-            }
-        }
-    }
-
-    /// The place up to which everything that the session asked for was delivered; none where some
-    /// of it is yet to come, or nothing was asked for.
-    #[must_use]
-    pub fn delivered_to(&self, key: SessionKey) -> Option<Cursor> {
-        let session = self.session(key)?;
-        // A session that is behind, or has frames of this pass to come, is not here yet.
-        let live = session.subscriptions.iter().all(|it| it.member_at.is_some());
-        if !live || !session.pending.is_empty() || session.subscriptions.is_empty() {
-            return None;
-        }
-        self.here()
-    }
-
     fn beat(&mut self, key: SessionKey, beats: &mut Beats) {
         let Some(dialect) = self.session(key).map(|session| session.dialect) else { return };
         let cursor = self.delivered_to(key);

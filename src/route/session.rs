@@ -79,6 +79,11 @@ pub(crate) struct Reader {
 }
 
 impl Session {
+    /// Whether everything that was matched for it is in its outbox.
+    pub(crate) fn is_live(&self) -> bool {
+        self.pending.is_empty() && self.subscriptions.iter().all(|it| it.member_at.is_some())
+    }
+
     /// The subscription of that name.
     pub(crate) fn subscription(&self, id: &str) -> Option<&Subscription> {
         self.subscriptions.iter().find(|subscription| &*subscription.id == id)

@@ -88,6 +88,10 @@ impl Encode for Lines {
             Notice::Unsubscribed { id } => format!("{id} unsubscribed\n"),
             Notice::Refused { id, refusal } => format!("{id} refused {}\n", refusal.code()),
             Notice::Heartbeat { .. } => "heartbeat\n".to_owned(),
+            Notice::Restart { cursor, .. } => match cursor {
+                Some(cursor) => format!("restart {}\n", cursor.position.lsn),
+                None => "restart\n".to_owned(),
+            },
         };
         out.extend_from_slice(line.as_bytes());
     }

@@ -147,6 +147,9 @@ fn upgrade(
         set(&mut answer, SEC_WEBSOCKET_VERSION, "13");
         return Ok(answer);
     };
+    if front.closing.is_cancelled() {
+        return Ok(answer::refuse_restart());
+    }
     let mut claims = asked::claims(front, headers, request.uri())?;
     if *asker == Asker::Stranger && credentials::token(headers, request.uri()).is_none() {
         // It may still send a token.

@@ -16,6 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +35,7 @@ mod asked;
 mod answer;
 mod end;
 mod websocket;
+mod drain;
 pub mod wire;
 mod visit;
 mod events;
@@ -57,6 +59,17 @@ pub struct Settings {
     pub silence: Duration,
     /// The origins whose pages may connect, in lower case; `*` is all of them.
     pub origins: Vec<Box<str>>,
+    /// Over how long sessions are asked to come back when the daemon stops.
+    pub drain: Duration,
+}
+
+/// When to stop.
+#[derive(Clone, Debug, Default)]
+pub struct Stop {
+    /// Cancelled when no client is to be accepted any more, and sessions shall go one by one.
+    pub asked: CancellationToken,
+    /// Cancelled when those that are left shall go at once.
+    pub hurried: CancellationToken,
 }
 
 /// What every connection of a shard shares.
@@ -74,18 +87,15 @@ pub struct Front {
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long sessions have to say goodbye.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// How long they have where the stop is hurried.
+const FAREWELL_HURRIED: Duration = Duration::from_secs(1);
 
 impl Front {
     /// The front of one shard.
     #[must_use]
     pub fn new(shard: Rc<RefCell<Shard>>, verifier: Arc<Verifier>, settings: Settings) -> Front {
-        Front {
-            shard,
-            verifier,
-            settings,
-            tasks: TaskTracker::new(),
-            closing: CancellationToken::new(),
-        }
+        let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
+        Front { shard, verifier, settings, tasks, closing }
     }
 
     /// Lets a connection be a WebSocket session, as after a handshake that brought these claims.
@@ -94,7 +104,9 @@ impl Front {
     }
 }
 
-/// Accepts connections from when the shard is live until `stop`, then closes every session.
+/// Accepts connections from when the shard is live until it shall stop, then asks every session to
+/// come back later, one after the other.
+///
 /// `accepting` becomes true when the address answers, and false when the last session is gone.
 ///
 /// # Errors
@@ -104,22 +116,36 @@ pub async fn run(
     front: Rc<Front>,
     socket: socket2::Socket,
     accepting: watch::Sender<bool>,
-    stop: CancellationToken,
+    stop: Stop,
 ) -> std::io::Result<()> {
     let mut live = front.shard.borrow().live();
     tokio::select! {
-        () = stop.cancelled() => return Ok(()),
+        () = stop.asked.cancelled() => return Ok(()),
         waited = live.wait_for(|live| *live) => if waited.is_err() { return Ok(()); },
     }
     let listener = listener::listen(socket)?;
     accepting.send_replace(true);
     tracing::info!(address = %front.settings.address, "accepting clients");
-    accept(&front, &listener, &stop).await;
-    drop(listener);
+    accept(&front, &listener, &stop.asked).await;
     front.closing.cancel();
-    front.shard.borrow_mut().close_all();
+    // Who is in the queue is told to come back; its reset would tell less.
+    while let Some(Ok((socket, _))) = listener.accept().now_or_never() {
+        front.tasks.spawn_local(http::connection(Rc::clone(&front), socket));
+    }
+    drop(listener);
+    drain::drain(&front, front.settings.drain, &stop.hurried).await;
     front.tasks.close();
-    if tokio::time::timeout(FAREWELL, front.tasks.wait()).await.is_err() {
+    let goodbye = async {
+        let hurried = async {
+            stop.hurried.cancelled().await;
+            tokio::time::sleep(FAREWELL_HURRIED).await;
+        };
+        tokio::select! {
+            () = front.tasks.wait() => true,
+            () = hurried => false,
+        }
+    };
+    if !tokio::time::timeout(FAREWELL, goodbye).await.unwrap_or(false) {
         tracing::warn!(sessions = front.tasks.len(), "sessions were cut off at the stop");
     }
     accepting.send_replace(false);

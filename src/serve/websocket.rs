@@ -45,6 +45,9 @@ const MESSAGES_STEP: usize = 32;
 /// How long a session that ends may take to send what it must.
 const FAREWELL: Duration = Duration::from_secs(3);
 
+/// After what time a client comes back whose session began when the daemon was about to stop.
+const LATE_RETRY: Duration = Duration::from_secs(2);
+
 /// Takes over a connection that was upgraded.
 pub(crate) async fn begin(front: Rc<Front>, upgrade: OnUpgrade, claims: Option<Claims>) {
     let Ok(upgraded) = upgrade.await else { return };
@@ -103,6 +106,10 @@ impl<S: Socket> Session<S> {
             let mut shard = front.shard.borrow_mut();
             let key = shard.open(shared, claims, &WEBSOCKET);
             shard.send(key, &Bytes::from(framed(&welcome)));
+            if front.closing.is_cancelled() {
+                // Its handshake was answered in the last moment before.
+                shard.dismiss(key, LATE_RETRY);
+            }
             key
         };
         let config = WebSocketConfig::default()
@@ -116,16 +123,16 @@ impl<S: Socket> Session<S> {
 
     async fn run(mut self) {
         let end = loop {
+            let closing = self.front.shard.borrow().closing(self.key);
+            if let Some(close) = closing {
+                break Some(goodbye(close));
+            }
             if !self.is_flooded() {
                 match self.read() {
                     Step::Over(end) => break end,
                     Step::More => yield_now().await,
                     Step::Blocked => {}
                 }
-            }
-            let closing = self.front.shard.borrow().closing(self.key);
-            if let Some(close) = closing {
-                break Some(goodbye(close));
             }
             let drained = self.front.shard.borrow_mut().drain(self.key);
             let Ok(drained) = drained else { break None };

@@ -128,7 +128,7 @@ fn configuration(database: &Database, role: &str, plan: &Plan<'_>) -> Config {
     let anonymous =
         if plan.anonymous { format!("anonymous_role = '{role}'\n") } else { String::new() };
     let text = format!(
-        "[database]\nurl = '{}'\nslot = '{}'\n[listen]\naddress = '127.0.0.1:0'\n\
+        "[database]\nurl = '{}'\nslot = '{}'\n[drain]\nseconds = 0\n[listen]\naddress = '127.0.0.1:0'\n\
          [auth]\nroles = ['{role}']\n{anonymous}\
          [[auth.keys]]\nalgorithm = 'HS256'\nsecret_file = '{}'\n{}",
         database.connection_string(),

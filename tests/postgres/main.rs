@@ -13,6 +13,7 @@ mod delivery;
 mod demo;
 mod demo_command;
 mod deployment;
+mod drain;
 mod hostile;
 mod http;
 mod ingest;

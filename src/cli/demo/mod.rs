@@ -221,7 +221,7 @@ impl Demo {
             seed: self.seed,
             rate: self.rate,
         };
-        let daemon = Box::pin(daemon::run(config, stop_daemon.clone().cancelled_owned()));
+        let daemon = Box::pin(daemon::run(config, async || stop_daemon.cancelled().await));
         let traffic = Box::pin(simulator::run(traffic, stop_traffic.clone().cancelled_owned()));
         let time_is_up = async {
             match self.duration {

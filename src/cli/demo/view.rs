@@ -78,6 +78,7 @@ async fn follow(mut client: Client, label: String) -> Result<(), ClientError> {
             | Content::Synced { .. }
             | Content::Resync { .. }
             | Content::Heartbeat { .. }
+            | Content::Restart { .. }
             | Content::Error { .. }
             | Content::Other => {}
         }

@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
+use tokio_tungstenite::tungstenite::http::header::{RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL};
 use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode, Uri};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{self, Message};
@@ -41,6 +41,9 @@ const PAUSE_FIRST: Duration = Duration::from_millis(500);
 
 /// No pause is longer, unless the daemon asks for it.
 const PAUSE_MAX: Duration = Duration::from_secs(15);
+
+/// What the daemon may ask for at the most.
+const RETRY_MAX_MS: u64 = 600_000;
 
 /// How long the daemon may be silent before it has told how often it pings.
 const SILENCE: Duration = Duration::from_secs(90);
@@ -156,6 +159,8 @@ pub struct Client {
     socket: Option<Box<Socket>>,
     /// How long to wait before connecting.
     pause: Duration,
+    /// How long to wait where the connection ends, as the daemon said.
+    asked: Option<Duration>,
     /// Connections in a row that did not come as far as `subscribed`.
     failures: u32,
     silence: Duration,
@@ -176,6 +181,7 @@ impl Client {
             cursor,
             socket: None,
             pause: Duration::ZERO,
+            asked: None,
             failures: 0,
             silence: SILENCE,
         })
@@ -198,9 +204,9 @@ impl Client {
         loop {
             let Some(socket) = self.socket.as_mut() else { return self.connect().await };
             return match timeout(self.silence, socket.next()).await {
-                Err(_) => Ok(self.lost("the daemon has been silent for too long", None)),
-                Ok(None) => Ok(self.lost("the connection was lost", None)),
-                Ok(Some(Err(error))) => Ok(self.lost(&cause(&error), None)),
+                Err(_) => Ok(self.lost("the daemon has been silent for too long")),
+                Ok(None) => Ok(self.lost("the connection was lost")),
+                Ok(Some(Err(error))) => Ok(self.lost(&cause(&error))),
                 Ok(Some(Ok(Message::Text(text)))) => self.frame(&text),
                 Ok(Some(Ok(Message::Close(close)))) => self.closed(close),
                 Ok(Some(Ok(
@@ -218,24 +224,27 @@ impl Client {
         request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
         let connecting = Box::pin(tokio_tungstenite::connect_async(request));
         let mut socket = match timeout(CONNECT_WITHIN, connecting).await {
-            Err(_) => return Ok(self.lost("no answer within 10 s", None)),
+            Err(_) => return Ok(self.lost("no answer within 10 s")),
             Ok(Ok((socket, _))) => Box::new(socket),
             Ok(Err(tungstenite::Error::Http(answer))) if lasts(answer.status()) => {
                 let (url, status) = (self.url.to_string(), answer.status());
                 return Err(ClientError::Http { url, status });
             }
             Ok(Err(tungstenite::Error::Http(answer))) => {
-                return Ok(self.lost(&format!("the daemon answers {}", answer.status()), None));
+                let seconds = answer.headers().get(RETRY_AFTER).and_then(|it| it.to_str().ok());
+                let seconds = seconds.and_then(|it| it.parse::<u64>().ok());
+                self.asked = seconds.map(|it| come_back(it.saturating_mul(1000)));
+                return Ok(self.lost(&format!("the daemon answers {}", answer.status())));
             }
             Ok(Err(error)) => {
                 let reason = format!("cannot reach {}: {}", self.url, cause(&error));
-                return Ok(self.lost(&reason, None));
+                return Ok(self.lost(&reason));
             }
         };
         let requests = token.map(|token| auth(&token)).into_iter().chain([self.subscribe()]);
         for request in requests {
             if let Err(error) = socket.send(Message::text(request.to_string())).await {
-                return Ok(self.lost(&cause(&error), None));
+                return Ok(self.lost(&cause(&error)));
             }
         }
         self.socket = Some(socket);
@@ -278,7 +287,7 @@ impl Client {
 
     fn frame(&mut self, text: &str) -> Result<Progress, ClientError> {
         let Some(frame) = Frame::parse(text) else {
-            return Ok(self.lost("what the daemon sends is not the native dialect", None));
+            return Ok(self.lost("what the daemon sends is not the native dialect"));
         };
         if let Some(cursor) = frame.cursor() {
             self.cursor = Some(cursor.to_owned());
@@ -299,6 +308,10 @@ impl Client {
                 self.failures = 0;
                 Ok(Progress::Frame(frame))
             }
+            Content::Restart { retry_ms, .. } => {
+                self.asked = Some(come_back(*retry_ms));
+                Ok(Progress::Frame(frame))
+            }
             Content::Authenticated { .. }
             | Content::Row(_)
             | Content::Synced { .. }
@@ -310,7 +323,7 @@ impl Client {
 
     fn closed(&mut self, close: Option<CloseFrame>) -> Result<Progress, ClientError> {
         let Some(close) = close else {
-            return Ok(self.lost("the daemon closed the connection", None));
+            return Ok(self.lost("the daemon closed the connection"));
         };
         let code = u16::from(close.code);
         // 1002, 1003, 1007 to 1010: it would be the same again. 4400 to 4403: bad request, no
@@ -318,16 +331,13 @@ impl Client {
         if matches!(code, 1002 | 1003 | 1007..=1010 | 4400..=4403) {
             return Err(ClientError::Closed { code, reason: close.reason.to_string() });
         }
-        let asked = serde_json::from_str::<Value>(&close.reason).ok();
-        let pause = asked.and_then(|reason| reason.get("retry_ms")?.as_u64());
-        let pause = pause.map(Duration::from_millis);
-        Ok(self.lost(&format!("the daemon closed the connection ({code})"), pause))
+        Ok(self.lost(&format!("the daemon closed the connection ({code})")))
     }
 
     /// Gives the connection up, and chooses the pause before the next one.
-    fn lost(&mut self, reason: &str, asked: Option<Duration>) -> Progress {
+    fn lost(&mut self, reason: &str) -> Progress {
         self.socket = None;
-        self.pause = asked.unwrap_or_else(|| pause(self.failures, random()));
+        self.pause = self.asked.take().unwrap_or_else(|| pause(self.failures, random()));
         self.failures = self.failures.saturating_add(1);
         Progress::Waiting { reason: reason.to_owned(), pause: self.pause }
     }
@@ -372,6 +382,10 @@ fn lasts(status: StatusCode) -> bool {
     let passing =
         [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS];
     !status.is_server_error() && !passing.contains(&status)
+}
+
+fn come_back(millis: u64) -> Duration {
+    Duration::from_millis(millis.min(RETRY_MAX_MS))
 }
 
 /// Full jitter: anything from nothing to a bound that doubles with each failure.

@@ -62,6 +62,13 @@ pub enum Content {
         /// Up to here.
         cursor: Option<String>,
     },
+    /// The daemon stops: the connection ends, and shall be taken up later.
+    Restart {
+        /// Everything up to here has been delivered.
+        cursor: Option<String>,
+        /// After what time.
+        retry_ms: u64,
+    },
     /// A request was refused, or the session is about to end.
     Error {
         /// In a word.
@@ -120,6 +127,7 @@ impl Frame {
             Content::Subscribed { cursor, .. }
             | Content::Synced { cursor }
             | Content::Resync { cursor, .. }
+            | Content::Restart { cursor, .. }
             | Content::Heartbeat { cursor } => cursor.as_deref(),
             Content::Row(row) => row.cursor.as_deref(),
             Content::Welcome { .. }

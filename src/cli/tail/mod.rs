@@ -193,6 +193,7 @@ impl Tail {
             | Content::Authenticated { .. }
             | Content::Synced { .. }
             | Content::Heartbeat { .. }
+            | Content::Restart { .. }
             | Content::Error { .. }
             | Content::Other => {}
         }

@@ -153,6 +153,14 @@ pub(super) fn notice(notice: &Notice<'_>) -> serde_json::Value {
         Notice::Heartbeat { cursor } => {
             serde_json::json!({ "type": "heartbeat", "cursor": cursor.to_string() })
         }
+        Notice::Restart { cursor, retry } => {
+            let retry_ms = u64::try_from(retry.as_millis()).unwrap_or(u64::MAX);
+            let mut json = serde_json::json!({ "type": "restart", "retry_ms": retry_ms });
+            if let Some(cursor) = cursor {
+                set(&mut json, "cursor", cursor.to_string());
+            }
+            json
+        }
     }
 }
 

@@ -1,0 +1,70 @@
+//! What sessions are told when the daemon stops. When each is told is `serve`'s to say.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::change::cursor::Cursor;
+use crate::route::encode::Notice;
+use crate::route::session::Close;
+use crate::route::session::SessionKey;
+use crate::route::shard::Shard;
+
+impl Shard {
+    /// Every session that was not asked to go yet.
+    #[must_use]
+    pub fn staying(&self) -> Vec<SessionKey> {
+        let stays = |key: &SessionKey| self.session(*key).is_some_and(|it| it.close.is_none());
+        self.keys().into_iter().filter(stays).collect()
+    }
+
+    /// Asks a session to come back after `retry`, unless it has yet to be sent something; `false`
+    /// then, and it was told nothing.
+    pub fn release(&mut self, key: SessionKey, retry: Duration) -> bool {
+        self.flush_session(key);
+        let Some(session) = self.session(key) else { return true };
+        let waits = session.outbox.queued() > 0 || !session.is_live();
+        if waits && session.close.is_none() {
+            return false;
+        }
+        self.dismiss(key, retry);
+        true
+    }
+
+    /// Asks a session to come back after `retry`, with what it has by now.
+    pub fn dismiss(&mut self, key: SessionKey, retry: Duration) {
+        self.flush_session(key);
+        let Some(session) = self.session(key) else { return };
+        if session.close.is_some() {
+            return;
+        }
+        let cursor = self.delivered_to(key);
+        self.notify(key, &Notice::Restart { cursor, retry });
+        // What would follow now would be newer than the cursor.
+        self.end_all(key);
+        if let Some(session) = self.session_mut(key) {
+            session.close = Some(Close::Restart);
+            session.outbox.wake();
+        }
+    }
+
+    /// The place up to which everything that the session asked for was delivered; none where some
+    /// of it is yet to come, or nothing was asked for.
+    #[must_use]
+    pub fn delivered_to(&self, key: SessionKey) -> Option<Cursor> {
+        let session = self.session(key)?;
+        if session.subscriptions.is_empty() || !session.is_live() {
+            return None;
+        }
+        self.here()
+    }
+
+    /// Ends every subscription of a session that is to be closed: nothing is delivered any more.
+    pub(crate) fn end_all(&mut self, key: SessionKey) {
+        let Some(session) = self.session_mut(key) else { return };
+        session.pending.clear();
+        let ids: Vec<_> = session.subscriptions.iter().map(|it| Rc::clone(&it.id)).collect();
+        for id in ids {
+            self.end_subscription(key, &id);
+        }
+    }
+}
