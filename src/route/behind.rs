@@ -1,20 +1,29 @@
 //! Sessions that are behind: they read the ring from their place, in slices, as fast as their
 //! socket takes it, and cost nothing while it takes nothing.
 //!
+//! A slice is a few pieces. A piece that one session of a variant got is there for the others, too
+//! (`slices`), so a storm of reconnects is decided and encoded once for each variant.
+//!
 //! What is read is judged by the rules of now. Where a table had another shape then, the
 //! subscription is planned once more for that shape; where that can't be done, what it may have
 //! missed can't be told, and it gets a `resync`.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::change::cursor::Cursor;
+use bytes::Bytes;
+
 use crate::change::id::RelationId;
 use crate::change::relation::Relation;
 use crate::change::transaction::Change;
 use crate::change::transaction::ChangeKind;
+use crate::change::transaction::OldTuple;
 use crate::change::transaction::Transaction;
+use crate::change::tuple::Cell;
+use crate::change::tuple::Tuple;
+use crate::change::visibility::Visibility;
 use crate::ring::Gap;
 use crate::ring::Place;
 use crate::ring::Ring;
@@ -27,23 +36,63 @@ use crate::route::plan::Context;
 use crate::route::session::SessionKey;
 use crate::route::shard::Shard;
 use crate::route::shard::writing;
+use crate::route::slices;
+use crate::route::slices::Piece;
+use crate::rule::Equality;
+
+/// What a piece that is there already costs, in changes looked at.
+const PIECE_CHANGES: usize = 16;
 
 /// One subscription of a reader, with the shapes that it was planned for.
 struct Member {
+    session: SessionKey,
     id: Rc<str>,
     relation: RelationId,
     head: Rc<[u8]>,
     shape: Shape,
+    /// The value that the shape demands of a column: most changes are told from it by a look.
+    equality: Option<Equality>,
+    /// What the rows of its snapshot hold already.
+    seen: Option<Arc<Visibility>>,
+    /// Whether others of its variant may want the same pieces.
+    is_shared: bool,
     /// Plans for other shapes of the table; `None` where it can't be planned.
     earlier: HashMap<u64, Option<Shape>>,
 }
 
-/// What came of reading a slice.
-enum Slice {
-    /// Frames to send, and where to read on.
-    Read { frames: Vec<u8>, count: usize, next: Place },
-    /// A subscription can't go on.
-    Gap { id: Rc<str>, reason: Gap },
+/// What a session that is behind is sent at once.
+#[derive(Default)]
+struct Slice {
+    pieces: Vec<Bytes>,
+    bytes: usize,
+    count: usize,
+    looked_at: usize,
+}
+
+/// A subscription that can't go on.
+struct Stuck {
+    id: Rc<str>,
+    reason: Gap,
+}
+
+/// A stretch of the ring, encoded for some subscriptions of one session.
+struct Run {
+    frames: Vec<u8>,
+    count: usize,
+    looked_at: usize,
+    next: Place,
+    /// Whether it was decided by the shapes of now alone, which all of a variant have in common.
+    is_current: bool,
+}
+
+/// Where a run ends.
+#[derive(Clone, Copy)]
+struct Limits {
+    end: Place,
+    bytes_max: usize,
+    changes_max: usize,
+    /// Also at the places where pieces are cut.
+    cut: bool,
 }
 
 impl Shard {
@@ -64,19 +113,15 @@ impl Shard {
                 self.resync(key, id, Gap::TooOld);
             }
         } else if self.has_rows(key) {
-            match self.read_rows(key) {
-                Slice::Read { frames, count, next } => self.deliver(key, frames, count, next),
-                Slice::Gap { id, reason } => self.resync(key, &id, reason),
+            if let Err(Stuck { id, reason }) = self.read_rows(key) {
+                self.resync(key, &id, reason);
             }
         } else if place >= end {
             if !self.wait_for_stream(key) {
                 self.catch_up(key);
             }
-        } else {
-            match self.read_slice(key, place, &ids, end) {
-                Slice::Read { frames, count, next } => self.deliver(key, frames, count, next),
-                Slice::Gap { id, reason } => self.resync(key, &id, reason),
-            }
+        } else if let Err(Stuck { id, reason }) = self.read_slice(key, place, &ids, end) {
+            self.resync(key, &id, reason);
         }
         self.schedule(key);
         true
@@ -95,38 +140,24 @@ impl Shard {
         }
     }
 
-    fn deliver(&mut self, key: SessionKey, frames: Vec<u8>, count: usize, next: Place) {
-        let Some(session) = self.session_mut(key) else { return };
-        // There is room for a slice, and a frame that is larger goes out alone. A refusal would only
-        // have it encoded once more.
-        if !frames.is_empty() {
-            session.outbox.push_always(&frames.into());
-        }
-        if let Some(reader) = session.readers.first_mut() {
-            reader.place = next;
-        }
-        self.shared.metrics.delivered(count);
-    }
-
     /// Whether the session's first reader has rows of a snapshot to deliver.
     fn has_rows(&self, key: SessionKey) -> bool {
         let reader = self.session(key).and_then(|session| session.readers.first());
         reader.and_then(|it| it.handover.as_ref()).is_some_and(|it| it.rows.is_some())
     }
 
-    /// Encodes some rows of the first reader's snapshot. Filter and policy are asked of each.
-    fn read_rows(&mut self, key: SessionKey) -> Slice {
+    /// Sends some rows of the first reader's snapshot. Filter and policy are asked of each.
+    fn read_rows(&mut self, key: SessionKey) -> Result<(), Stuck> {
         let (mut frames, mut count) = (Vec::new(), 0);
-        let nothing = Slice::Read { frames: Vec::new(), count, next: Place::default() };
-        let Some(session) = self.session(key) else { return nothing };
+        let Some(session) = self.session(key) else { return Ok(()) };
         let steps = self.settings.steps;
         let bytes_max = steps.slice_bytes.min(session.outbox.slice_bytes());
-        let Some(reader) = session.readers.first() else { return nothing };
+        let Some(reader) = session.readers.first() else { return Ok(()) };
         let (place, rows) =
             (reader.place, reader.handover.as_ref().and_then(|it| it.rows.as_ref()));
-        let (Some((answer, begin)), Some(id)) = (rows, reader.ids.first()) else { return nothing };
+        let (Some((answer, begin)), Some(id)) = (rows, reader.ids.first()) else { return Ok(()) };
         let (answer, begin) = (Arc::clone(answer), *begin);
-        let Some(mut member) = self.member(key, id) else { return nothing };
+        let Some(mut member) = self.member(key, id) else { return Ok(()) };
         let mut next = begin;
         let mut body = Vec::new();
         for row in answer.rows.changes_from(begin) {
@@ -135,13 +166,14 @@ impl Shard {
             }
             next += 1;
             let ChangeKind::Insert { new } = row.kind else { continue };
-            let Some(shape) = self.shape_for(key, &mut member, row.relation) else {
-                return Slice::Gap { id: member.id, reason: Gap::SchemaChanged };
+            let head = Rc::clone(&member.head);
+            let Some(shape) = self.shape_for(&mut member, row.relation) else {
+                return Err(Stuck { id: member.id, reason: Gap::SchemaChanged });
             };
             body.clear();
             let writing = writing(&self.settings, &self.shared);
             if shape.encode_row(&Images::present(new), writing, &mut body) {
-                shape.dialect.frame(&member.head, &body, None, &mut frames);
+                shape.dialect.frame(&head, &body, None, &mut frames);
                 count += 1;
             }
         }
@@ -150,91 +182,187 @@ impl Shard {
         if let Some(handover) = reader.and_then(|reader| reader.handover.as_mut()) {
             handover.rows = rest;
         }
-        Slice::Read { frames, count, next: place }
+        let mut slice = Slice::default();
+        slice.push(frames.into(), count);
+        self.deliver(key, &slice, place);
+        Ok(())
     }
 
-    fn read_slice(&mut self, key: SessionKey, place: Place, ids: &[Rc<str>], end: Place) -> Slice {
+    /// Reads a slice for the session's first reader and sends it.
+    fn read_slice(
+        &mut self,
+        key: SessionKey,
+        place: Place,
+        ids: &[Rc<str>],
+        end: Place,
+    ) -> Result<(), Stuck> {
         let mut members: Vec<Member> = ids.iter().filter_map(|id| self.member(key, id)).collect();
-        let (mut frames, mut count, mut looked_at) = (Vec::new(), 0, 0);
         let room = self.session(key).map_or(0, |session| session.outbox.slice_bytes());
         let steps = self.settings.steps;
         let bytes_max = steps.slice_bytes.min(room);
-        let reader = self.session(key).and_then(|session| session.readers.first());
-        let handover = reader.and_then(|reader| reader.handover.as_ref());
-        let seen = handover.map(|handover| Arc::clone(&handover.visibility));
-        let mut next = place;
+        let changes_max = steps.slice_changes;
+        let mut slice = Slice::default();
+        let next = match members.as_mut_slice() {
+            [only] => {
+                let piece_max = bytes_max / 4;
+                let mut next = place;
+                while next < end
+                    && slice.looked_at < changes_max
+                    && (slice.bytes == 0 || slice.bytes + piece_max <= bytes_max)
+                {
+                    let limits = Limits { end, bytes_max: piece_max, changes_max, cut: true };
+                    let after = self.read_piece(only, next, limits, &mut slice)?;
+                    if after == next {
+                        break;
+                    }
+                    next = after;
+                }
+                next
+            }
+            several => {
+                let limits = Limits { end, bytes_max, changes_max, cut: false };
+                let run = self.read_run(several, place, limits)?;
+                slice.push(run.frames.into(), run.count);
+                run.next
+            }
+        };
+        self.deliver(key, &slice, next);
+        Ok(())
+    }
+
+    fn deliver(&mut self, key: SessionKey, slice: &Slice, next: Place) {
+        let Some(session) = self.session_mut(key) else { return };
+        // There is room for a slice, and a frame that is larger goes out alone. A refusal would only
+        // have it encoded once more.
+        session.outbox.push_slice(&slice.pieces);
+        if let Some(reader) = session.readers.first_mut() {
+            reader.place = next;
+        }
+        self.shared.metrics.delivered(slice.count);
+    }
+
+    /// Adds the piece at `place` to a slice, as it is kept or newly encoded; returns the place
+    /// after it.
+    fn read_piece(
+        &mut self,
+        member: &mut Member,
+        place: Place,
+        limits: Limits,
+        slice: &mut Slice,
+    ) -> Result<Place, Stuck> {
+        if let Some(known) = self.slices.get(&member.head, place).filter(|_| member.is_shared) {
+            slice.looked_at += PIECE_CHANGES;
+            slice.push(known.frames.clone(), known.count);
+            return Ok(known.next);
+        }
+        let run = self.read_run(std::slice::from_mut(member), place, limits)?;
+        let piece = Piece { frames: run.frames.into(), count: run.count, next: run.next };
+        slice.looked_at += run.looked_at;
+        slice.push(piece.frames.clone(), piece.count);
+        if member.is_shared && run.is_current {
+            self.slices.insert(&member.head, place, piece);
+        }
+        Ok(run.next)
+    }
+
+    /// Decides and encodes what comes after a place.
+    fn read_run(&self, members: &mut [Member], place: Place, limits: Limits) -> Result<Run, Stuck> {
+        let mut run =
+            Run { frames: Vec::new(), count: 0, looked_at: 0, next: place, is_current: true };
         let mut body = Vec::new();
-        while next < end && frames.len() < bytes_max && looked_at < steps.slice_changes {
+        while !run.is_over(place, limits) {
             let ring = self.ring.as_ref();
-            let Some(transaction) = ring.and_then(|ring| ring.get(next.transaction)) else { break };
-            let transaction = Arc::clone(transaction);
+            let Some(transaction) = ring.and_then(|ring| ring.get(run.next.transaction)) else {
+                break;
+            };
             let wanted = |relation: &Arc<Relation>| {
                 members.iter().any(|member| member.relation == relation.id)
             };
-            looked_at += 1;
-            let in_rows = seen.as_ref().is_some_and(|seen| seen.sees(transaction.xid));
-            if in_rows || !transaction.relations().iter().any(wanted) {
-                next = Place { transaction: next.transaction + 1, change: 0 };
+            let in_rows = |member: &Member| {
+                member.seen.as_ref().is_some_and(|seen| seen.sees(transaction.xid))
+            };
+            run.looked_at += 1;
+            if !members.iter().any(in_rows) && transaction.relations().iter().any(wanted) {
+                for change in transaction.changes_from(run.next.change) {
+                    if run.is_over(place, limits) {
+                        return Ok(run);
+                    }
+                    run.looked_at += 1;
+                    self.read_change(members, (transaction, &change), &mut body, &mut run)?;
+                    run.next.change += 1;
+                }
+            }
+            run.next = Place { transaction: run.next.transaction + 1, change: 0 };
+        }
+        run.next = run.next.min(limits.end);
+        Ok(run)
+    }
+
+    /// Decides and encodes one change for each subscription.
+    fn read_change(
+        &self,
+        members: &mut [Member],
+        (transaction, change): (&Transaction, &Change<'_>),
+        body: &mut Vec<u8>,
+        run: &mut Run,
+    ) -> Result<(), Stuck> {
+        let Some(source) = self.ring.as_ref().map(Ring::source) else { return Ok(()) };
+        let mut images = None;
+        for member in members {
+            if member.relation != change.relation.id {
                 continue;
             }
-            let mut whole = true;
-            for change in transaction.changes_from(next.change) {
-                let here = Place { transaction: next.transaction, change: next.change };
-                if here >= end || frames.len() >= bytes_max || looked_at >= steps.slice_changes {
-                    whole = false;
-                    break;
-                }
-                looked_at += 1;
-                for member in &mut members {
-                    if member.relation != change.relation.id {
-                        continue;
-                    }
-                    let Some(shape) = self.shape_for(key, member, change.relation) else {
-                        let (id, reason) = (Rc::clone(&member.id), Gap::SchemaChanged);
-                        return Slice::Gap { id, reason };
-                    };
-                    body.clear();
-                    let cursor = self.encode_for(&shape, &transaction, &change, &mut body);
-                    if cursor.is_some() {
-                        let cursor = cursor.filter(|_| seen.is_none());
-                        shape.dialect.frame(&member.head, &body, cursor, &mut frames);
-                        count += 1;
-                    }
-                }
-                next.change += 1;
+            let is_current = member.shape.projection.relation.version == change.relation.version;
+            let equality = member.equality.as_ref().filter(|_| is_current);
+            if equality.is_some_and(|equality| !may_match(equality, &change.kind)) {
+                continue;
             }
-            if whole {
-                next = Place { transaction: next.transaction + 1, change: 0 };
+            run.is_current &= is_current;
+            let in_handover = member.seen.is_some();
+            let Some(shape) = self.shape_for(member, change.relation) else {
+                return Err(Stuck { id: Rc::clone(&member.id), reason: Gap::SchemaChanged });
+            };
+            let images = images.get_or_insert_with(|| Images::of(change.relation, &change.kind));
+            let standing = Standing::of(source, transaction, change);
+            body.clear();
+            let writing = writing(&self.settings, &self.shared);
+            if shape.encode(images, standing, writing, body) {
+                // Before the snapshot is whole nothing can be resumed from.
+                let cursor = Some(standing.cursor).filter(|_| !in_handover);
+                shape.dialect.frame(&member.head, body, cursor, &mut run.frames);
+                run.count += 1;
             }
         }
-        Slice::Read { frames, count, next: next.min(end) }
+        Ok(())
     }
 
     fn member(&self, key: SessionKey, id: &Rc<str>) -> Option<Member> {
         let attachment = self.session(key)?.subscription(id)?.attachment;
         let group = self.groups.get(attachment.group)?;
         let variant = group.variants.get(attachment.variant)?;
+        let reader = self.session(key)?.readers.first();
+        let handover = reader.and_then(|reader| reader.handover.as_ref());
+        let seen = handover.map(|handover| Arc::clone(&handover.visibility));
         Some(Member {
+            session: key,
             id: Rc::clone(id),
             relation: group.shape.projection.relation.id,
             head: Rc::clone(&variant.head),
+            equality: group.shape.rule.equality(),
             shape: group.shape.clone(),
+            is_shared: variant.attached > 1 && seen.is_none(),
+            seen,
             earlier: HashMap::new(),
         })
     }
 
     /// The member's shape for a table as it was at a change.
-    fn shape_for(
-        &self,
-        key: SessionKey,
-        member: &mut Member,
-        relation: &Arc<Relation>,
-    ) -> Option<Shape> {
+    fn shape_for<'a>(&self, member: &'a mut Member, relation: &Arc<Relation>) -> Option<&'a Shape> {
         if member.shape.projection.relation.version == relation.version {
-            return Some(member.shape.clone());
+            return Some(&member.shape);
         }
         let plan = || {
-            let session = self.session(key)?;
+            let session = self.session(member.session)?;
             let claims = session.claims.as_ref()?;
             let request = &session.subscription(&member.id)?.request;
             let catalog = self.shared.catalog.current();
@@ -243,22 +371,50 @@ impl Shard {
             let projection = Rc::new(plan.projection);
             Some(Shape { rule: plan.rule, projection, ..member.shape.clone() })
         };
-        member.earlier.entry(relation.version).or_insert_with(plan).clone()
+        match member.earlier.entry(relation.version) {
+            Entry::Occupied(known) => known.into_mut().as_ref(),
+            Entry::Vacant(place) => place.insert(plan()).as_ref(),
+        }
     }
+}
 
-    /// Appends the body of a change's frame and returns its cursor; `None` where the shape does not
-    /// see it.
-    fn encode_for(
-        &self,
-        shape: &Shape,
-        transaction: &Transaction,
-        change: &Change<'_>,
-        body: &mut Vec<u8>,
-    ) -> Option<Cursor> {
-        let source = self.ring.as_ref().map(Ring::source)?;
-        let images = Images::of(change.relation, &change.kind);
-        let standing = Standing::of(source, transaction, change);
-        let writing = writing(&self.settings, &self.shared);
-        shape.encode(&images, standing, writing, body).then_some(standing.cursor)
+impl Slice {
+    fn push(&mut self, frames: Bytes, count: usize) {
+        self.bytes += frames.len();
+        self.count += count;
+        if !frames.is_empty() {
+            self.pieces.push(frames);
+        }
+    }
+}
+
+impl Run {
+    /// Whether it must end where it is; it makes a step in any case.
+    fn is_over(&self, begin: Place, limits: Limits) -> bool {
+        self.next >= limits.end
+            || self.frames.len() >= limits.bytes_max
+            || self.looked_at >= limits.changes_max
+            || (limits.cut && self.next > begin && slices::is_cut(self.next))
+    }
+}
+
+/// Whether a change can have a row that a shape with this demand sees, by a look at the one column.
+fn may_match(equality: &Equality, change: &ChangeKind<'_>) -> bool {
+    let hit = |tuple: Tuple<'_>| {
+        tuple.cell(equality.column).is_some_and(|cell| match cell {
+            Cell::Text(value) => {
+                equality.texts.binary_search_by(|text| (**text).cmp(value)).is_ok()
+            }
+            other => other.is_missing(),
+        })
+    };
+    let old_hit = |old: OldTuple<'_>| match old {
+        OldTuple::Full(tuple) | OldTuple::Key(tuple) => hit(tuple),
+    };
+    match *change {
+        ChangeKind::Insert { new } => hit(new),
+        ChangeKind::Update { old, new } => hit(new) || old.is_some_and(old_hit),
+        ChangeKind::Delete { old } => old_hit(old),
+        ChangeKind::Truncate => true,
     }
 }

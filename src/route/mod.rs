@@ -34,6 +34,8 @@ mod replan;
 mod question;
 mod handover;
 mod pass;
+mod parked;
+mod slices;
 mod behind;
 mod drain;
 pub mod run;

@@ -119,6 +119,24 @@ impl Outbox {
         }
     }
 
+    /// Sends what a session that is behind has read, with one write: like [`Outbox::push_always`].
+    pub fn push_slice(&mut self, pieces: &[Bytes]) {
+        if let [only] = pieces {
+            return self.push_always(only);
+        }
+        if self.broken || self.ended || pieces.is_empty() {
+            return;
+        }
+        for piece in pieces {
+            self.enqueue(piece.clone());
+        }
+        match self.drain() {
+            Ok(true) => {}
+            Ok(false) => self.wire.wake(),
+            Err(_) => self.fail(),
+        }
+    }
+
     /// Sends the last frame: whatever is pushed after it is dropped.
     pub fn push_last(&mut self, frame: &Bytes) {
         self.push_always(frame);

@@ -164,6 +164,7 @@ impl Shard {
         self.parked.clear();
         self.asking.clear();
         self.waiting.clear();
+        self.slices.clear();
         for key in self.keys() {
             let Some(session) = self.session_mut(key) else { continue };
             session.readers.clear();

@@ -82,6 +82,10 @@ impl Shard {
         self.seconds = self.seconds.saturating_add(1);
         self.settle_parked();
         self.tick_snapshots();
+        self.give_up_parked();
+        if self.ready.is_empty() {
+            self.slices.clear();
+        }
         let mut beats = Beats::default();
         for key in self.keys() {
             self.check(key, now);

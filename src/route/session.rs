@@ -14,7 +14,7 @@ use crate::route::subscription::Request;
 use crate::route::subscription::SnapshotRequest;
 
 /// A session's name in its shard. A place is used again by a later session, a key never.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionKey {
     pub(crate) place: u32,
     pub(crate) generation: u32,

@@ -42,6 +42,7 @@ use crate::route::handover::Asking;
 use crate::route::handover::Waiting;
 use crate::route::outbox::Outbox;
 use crate::route::outbox::Wire;
+use crate::route::parked::Parked;
 use crate::route::pass::Pass;
 use crate::route::pass::Routing;
 use crate::route::plan::Refusal;
@@ -51,7 +52,7 @@ use crate::route::reduce::Writing;
 use crate::route::session::Close;
 use crate::route::session::Session;
 use crate::route::session::SessionKey;
-use crate::route::subscribe::Parked;
+use crate::route::slices::Slices;
 
 /// What bounds a shard's sessions.
 #[derive(Clone, Copy, Debug)]
@@ -153,7 +154,6 @@ pub struct Shard {
     /// Sessions that are behind and whose outbox has room.
     pub(crate) ready: VecDeque<SessionKey>,
     /// Subscriptions whose cursor is ahead of this shard.
-    pub(crate) parked: Vec<Parked>,
     /// Subscriptions that wait for the rows that they begin with.
     pub(crate) asking: Vec<Asking>,
     /// Subscriptions that have their rows and wait for the stream.
@@ -164,6 +164,9 @@ pub struct Shard {
     /// Where answers come from; taken by the loop.
     pub(crate) told: Option<mpsc::Receiver<Told>>,
     pub(crate) tell: mpsc::Sender<Told>,
+    pub(crate) parked: Parked,
+    /// What sessions that are behind have in common.
+    pub(crate) slices: Slices,
     /// Wakes the loop when a session becomes ready.
     pub(crate) wake: Rc<Notify>,
     /// Seconds since the shard began.
@@ -190,13 +193,14 @@ impl Shard {
             pass: Pass::default(),
             matched: Position::after(Lsn::ZERO),
             ready: VecDeque::new(),
-            parked: Vec::new(),
             asking: Vec::new(),
             waiting: Vec::new(),
             outstanding: 0,
             tickets: 0,
             told: Some(told),
             tell,
+            parked: Parked::default(),
+            slices: Slices::default(),
             wake: Rc::new(Notify::new()),
             seconds: 0,
             catalog_generation,

@@ -16,15 +16,6 @@ use crate::route::shard::Shard;
 use crate::route::shard::widen;
 use crate::route::subscription::Subscribe;
 
-/// A subscription that waits until the shard reaches its cursor.
-#[derive(Debug)]
-pub(crate) struct Parked {
-    pub(crate) key: SessionKey,
-    pub(crate) id: Rc<str>,
-    pub(crate) cursor: Cursor,
-    pub(crate) until: u32,
-}
-
 /// How long a cursor may be ahead of the shard: another shard may be faster by a moment, a
 /// database that lost it never catches up.
 const AHEAD_SECONDS: u32 = 3;
@@ -112,30 +103,24 @@ impl Shard {
             // Ahead, or inside the transaction that is being matched: another shard was faster.
             Ok(_) | Err(Gap::Ahead) => {
                 let until = self.seconds.saturating_add(AHEAD_SECONDS);
-                self.parked.push(Parked { key, id: Rc::clone(id), cursor, until });
+                self.parked.insert(key, id, cursor, until);
             }
             Err(gap) => self.resync(key, id, gap),
         }
     }
 
-    /// Lets parked subscriptions go on whose cursor was reached, and gives up on the others when
-    /// their time is over.
+    /// Lets parked subscriptions go on whose cursor was reached.
     pub(crate) fn settle_parked(&mut self) {
-        if self.parked.is_empty() {
-            return;
+        let reached: Vec<_> = std::iter::from_fn(|| self.parked.reached(self.matched)).collect();
+        for (key, id, cursor) in reached {
+            self.resume(key, &id, cursor);
         }
-        for parked in std::mem::take(&mut self.parked) {
-            let here = self.session(parked.key);
-            if here.is_none_or(|session| session.subscription(&parked.id).is_none()) {
-                continue;
-            }
-            if parked.cursor.position <= self.matched {
-                self.resume(parked.key, &parked.id, parked.cursor);
-            } else if self.seconds >= parked.until {
-                self.resync(parked.key, &parked.id, Gap::Ahead);
-            } else {
-                self.parked.push(parked);
-            }
+    }
+
+    /// Gives up on the parked subscriptions whose time is over.
+    pub(crate) fn give_up_parked(&mut self) {
+        for (key, id) in self.parked.expired(self.seconds) {
+            self.resync(key, &id, Gap::Ahead);
         }
     }
 
@@ -212,8 +197,8 @@ impl Shard {
         let Some(known) = known else { return false };
         let subscription = session.subscriptions.remove(known);
         session.forget_reader_of(id);
-        self.parked.retain(|parked| parked.key != key || &*parked.id != id);
         self.forget_snapshot(key, id);
+        self.parked.remove(key, &subscription.id);
         self.groups.detach(subscription.attachment);
         true
     }

@@ -48,8 +48,15 @@ use crate::route::subscription::Filter;
 use crate::route::subscription::Request;
 use crate::route::subscription::Subscribe;
 
+mod crowd;
+
 const SOURCE: Source = Source { system: 7, timeline: 1 };
 const ROLE: &str = "web";
+
+thread_local! {
+    /// How many bodies were encoded.
+    static ENCODED: Cell<usize> = const { Cell::new(0) };
+}
 
 /// A dialect of lines: `name op id`, where `id` is the first column.
 #[derive(Debug)]
@@ -66,6 +73,7 @@ impl Encode for Lines {
     }
 
     fn body(&self, row: &RowFrame<'_>, out: &mut Vec<u8>) {
+        ENCODED.set(ENCODED.get() + 1);
         out.extend_from_slice(row.visible.op().name().as_bytes());
         out.push(b' ');
         let image = row.visible.new_row().or(row.visible.old_row()).unwrap();
