@@ -1,11 +1,12 @@
-//! Counters of what the daemon does. One relaxed addition each; reading them disturbs nobody.
+//! Counters of what the daemon does, and what it holds. One relaxed addition each; reading them disturbs nobody.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 
-/// The daemon's counters, all since its start.
+/// The daemon's counters, all since its start; `outbox_bytes` is what there is now.
 #[derive(Debug, Default)]
 pub struct Metrics {
     delivered: AtomicU64,
@@ -14,6 +15,7 @@ pub struct Metrics {
     snapshots_asked: AtomicU64,
     snapshots_shared: AtomicU64,
     referenced: AtomicU64,
+    outbox_bytes: AtomicUsize,
     resynced: Mutex<BTreeMap<&'static str, u64>>,
     refused: Mutex<BTreeMap<&'static str, u64>>,
 }
@@ -51,6 +53,18 @@ impl Metrics {
         self.referenced.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Notes that an outbox that had `before` bytes waiting now has `after`.
+    pub fn outbox_moved(&self, before: usize, after: usize) {
+        // Wraps where it shrinks, and comes out right.
+        self.outbox_bytes.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+    }
+
+    /// How many bytes wait in all outboxes together.
+    #[must_use]
+    pub fn outbox_bytes(&self) -> usize {
+        self.outbox_bytes.load(Ordering::Relaxed)
+    }
+
     /// Counts a `resync` by its reason.
     pub fn resynced(&self, reason: &'static str) {
         count(&self.resynced, reason);
@@ -72,6 +86,7 @@ impl Metrics {
             ("snapshots_asked".to_owned(), load(&self.snapshots_asked)),
             ("snapshots_shared".to_owned(), load(&self.snapshots_shared)),
             ("referenced".to_owned(), load(&self.referenced)),
+            ("outbox_bytes".to_owned(), self.outbox_bytes().try_into().unwrap_or(u64::MAX)),
         ];
         for (name, by) in [("resynced", &self.resynced), ("refused", &self.refused)] {
             let by = by.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -145,10 +145,17 @@ fn limits(reader: &mut Reader) -> Limits {
         request_bytes_max: reader.size("limits.request_bytes_max"),
         outbox_bytes_max: reader.size("limits.outbox_bytes_max"),
         frame_bytes_max: reader.size("limits.frame_bytes_max"),
+        outbox_total_bytes_max: reader.size("limits.outbox_total_bytes_max"),
         handshake: Duration::from_secs(reader.integer("limits.handshake_seconds")),
         ping: Duration::from_secs(reader.integer("limits.ping_seconds")),
         silence: Duration::from_secs(reader.integer("limits.silence_seconds")),
     };
+    if limits.outbox_total_bytes_max < limits.outbox_bytes_max {
+        reader.wrong::<()>(
+            "limits.outbox_total_bytes_max",
+            &format!("at least limits.outbox_bytes_max, which is {}", limits.outbox_bytes_max),
+        );
+    }
     if limits.silence <= limits.ping {
         reader.wrong::<()>(
             "limits.silence_seconds",

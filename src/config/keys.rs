@@ -276,6 +276,12 @@ pub const KEYS: &[Key] = &[
         "How large the frame of one row may be. A larger row goes out as a reference with its key, and a value larger than this is not even held in memory.",
     ),
     key(
+        "limits.outbox_total_bytes_max",
+        bytes(MIB, 1024 * GIB),
+        Some("268435456"),
+        "How much may be queued for all clients together. Beyond it nothing is queued that can be read from the ring later: who is slow reads on in small steps, and its requests wait.",
+    ),
+    key(
         "limits.handshake_seconds",
         seconds(1, 300),
         Some("10"),

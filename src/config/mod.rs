@@ -123,6 +123,8 @@ pub struct Limits {
     pub outbox_bytes_max: usize,
     /// Bytes of the frame of one row.
     pub frame_bytes_max: usize,
+    /// Bytes queued for all clients together; at least those for one.
+    pub outbox_total_bytes_max: usize,
     /// Time to connect and to show a token.
     pub handshake: Duration,
     /// Quiet time after which a client is asked whether it is there.

@@ -140,6 +140,7 @@ pub(super) fn shard(config: &Config) -> route::shard::Settings {
         subscriptions_max: limits.subscriptions_per_session,
         outbox_bytes_max: limits.outbox_bytes_max,
         frame_bytes_max: limits.frame_bytes_max,
+        outbox_total_bytes_max: limits.outbox_total_bytes_max,
         handshake_seconds: whole_seconds(limits.handshake),
         ping_seconds: whole_seconds(limits.ping),
         silence_seconds: whole_seconds(limits.silence),

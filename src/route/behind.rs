@@ -250,7 +250,8 @@ impl Shard {
         limits: Limits,
         slice: &mut Slice,
     ) -> Result<Place, Stuck> {
-        if let Some(known) = self.slices.get(&member.head, place).filter(|_| member.is_shared) {
+        let fits = |piece: &&Piece| member.is_shared && piece.frames.len() <= limits.bytes_max * 4;
+        if let Some(known) = self.slices.get(&member.head, place).filter(fits) {
             slice.looked_at += PIECE_CHANGES;
             slice.push(known.frames.clone(), known.count);
             return Ok(known.next);

@@ -26,6 +26,7 @@ mod reduce;
 mod group;
 mod groups;
 mod index;
+pub mod budget;
 pub mod outbox;
 pub mod session;
 pub mod shard;

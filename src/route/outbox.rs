@@ -12,8 +12,13 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
+use crate::route::budget::Budget;
+
 /// How many slices one write takes at the most.
 const SLICES_MAX: usize = 64;
+
+/// What a session that is behind may read at once where the budget is used up.
+const SLICE_LEAST: usize = 8 << 10;
 
 /// The socket's side of an outbox.
 pub trait Wire: std::fmt::Debug {
@@ -45,16 +50,19 @@ pub struct Outbox {
     queue: Option<Box<VecDeque<Bytes>>>,
     queued: usize,
     bytes_max: usize,
+    budget: Rc<Budget>,
     broken: bool,
     /// Whether the last frame was pushed.
     ended: bool,
 }
 
 impl Outbox {
-    /// An empty outbox that holds at most `bytes_max` bytes, or one frame however large.
+    /// An empty outbox that holds at most `bytes_max` bytes, or one push however large, and nothing
+    /// that can wait where the budget is used up.
     #[must_use]
-    pub fn new(wire: Rc<dyn Wire>, bytes_max: usize) -> Outbox {
-        Outbox { wire, queue: None, queued: 0, bytes_max, broken: false, ended: false }
+    pub fn new(wire: Rc<dyn Wire>, bytes_max: usize, budget: Rc<Budget>) -> Outbox {
+        let (queue, queued, broken, ended) = (None, 0, false, false);
+        Outbox { wire, queue, queued, bytes_max, budget, broken, ended }
     }
 
     /// How many bytes wait.
@@ -65,21 +73,24 @@ impl Outbox {
 
     /// Whether so little waits that a session that is behind may read on.
     #[must_use]
-    pub const fn has_room(&self) -> bool {
-        self.queued <= self.bytes_max / 2
+    pub fn has_room(&self) -> bool {
+        self.queued == 0 || (self.queued <= self.bytes_max / 2 && !self.budget.is_used_up())
     }
 
     /// How many bytes a session that is behind may read at once, where there is room.
     #[must_use]
-    pub const fn slice_bytes(&self) -> usize {
-        self.bytes_max / 2
+    pub fn slice_bytes(&self) -> usize {
+        let half = self.bytes_max / 2;
+        if self.budget.is_used_up() { half.min(SLICE_LEAST) } else { half }
     }
 
     /// Whether so much waits that the client's requests must wait, too. What is routed to a session
-    /// never comes this far: these are answers that the client does not read.
+    /// never comes this far: these are answers that the client does not read. Where the budget is
+    /// used up, anything that waits is too much.
     #[must_use]
-    pub const fn is_flooded(&self) -> bool {
+    pub fn is_flooded(&self) -> bool {
         self.queued > self.bytes_max.saturating_mul(2)
+            || (self.queued > 0 && self.budget.is_used_up())
     }
 
     /// Whether the socket failed; its task will find out and close the session.
@@ -94,13 +105,15 @@ impl Outbox {
             return Pushed::Taken;
         }
         if self.queued > 0 {
-            if self.queued.saturating_add(frames.len()) > self.bytes_max {
+            let full = self.queued.saturating_add(frames.len()) > self.bytes_max;
+            if full || self.budget.is_used_up() {
                 return Pushed::Full;
             }
             self.enqueue(frames.clone());
             return Pushed::Taken;
         }
         match self.wire.write(&[IoSlice::new(frames)]) {
+            Ok(0) if self.budget.is_used_up() => return Pushed::Full,
             Ok(written) if written < frames.len() => {
                 self.enqueue(frames.slice(written..));
                 self.wire.wake();
@@ -127,10 +140,14 @@ impl Outbox {
         if self.broken || self.ended || pieces.is_empty() {
             return;
         }
+        let before = self.queued;
         for piece in pieces {
-            self.enqueue(piece.clone());
+            self.queued += piece.len();
+            self.queue.get_or_insert_default().push_back(piece.clone());
         }
-        match self.drain() {
+        let drained = self.write_queue();
+        self.budget.moved(before, self.queued);
+        match drained {
             Ok(true) => {}
             Ok(false) => self.wire.wake(),
             Err(_) => self.fail(),
@@ -149,6 +166,13 @@ impl Outbox {
     ///
     /// The socket's, where it is of no more use.
     pub fn drain(&mut self) -> io::Result<bool> {
+        let before = self.queued;
+        let drained = self.write_queue();
+        self.budget.moved(before, self.queued);
+        drained
+    }
+
+    fn write_queue(&mut self) -> io::Result<bool> {
         while let Some(queue) = self.queue.as_mut() {
             let slices: Vec<IoSlice<'_>> =
                 queue.iter().take(SLICES_MAX).map(|bytes| IoSlice::new(bytes)).collect();
@@ -170,6 +194,7 @@ impl Outbox {
     pub fn fail(&mut self) {
         self.broken = true;
         self.queue = None;
+        self.budget.moved(self.queued, 0);
         self.queued = 0;
         self.wire.wake();
     }
@@ -180,8 +205,15 @@ impl Outbox {
     }
 
     fn enqueue(&mut self, bytes: Bytes) {
+        self.budget.moved(self.queued, self.queued + bytes.len());
         self.queued += bytes.len();
         self.queue.get_or_insert_default().push_back(bytes);
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.budget.moved(self.queued, 0);
     }
 }
 
@@ -200,6 +232,7 @@ fn consume(queue: &mut VecDeque<Bytes>, mut written: usize) {
 mod tests {
     use std::cell::Cell;
     use std::cell::RefCell;
+    use std::sync::Arc;
 
     use super::*;
 
@@ -226,10 +259,15 @@ mod tests {
     }
 
     fn outbox(room: usize, bytes_max: usize) -> (Rc<Narrow>, Outbox) {
+        outbox_within(usize::MAX, room, bytes_max)
+    }
+
+    fn outbox_within(budget: usize, room: usize, bytes_max: usize) -> (Rc<Narrow>, Outbox) {
         let wire = Rc::new(Narrow::default());
         wire.room.set(room);
         let shared: Rc<dyn Wire> = Rc::<Narrow>::clone(&wire);
-        (wire, Outbox::new(shared, bytes_max))
+        let budget = Rc::new(Budget::new(Arc::default(), budget));
+        (wire, Outbox::new(shared, bytes_max, budget))
     }
 
     #[test]
@@ -246,6 +284,33 @@ mod tests {
         assert!(outbox.drain().unwrap());
         assert_eq!(*wire.got.borrow(), b"abcdef");
         assert_eq!(outbox.push(&Bytes::from_static(b"g")), Pushed::Taken);
+    }
+
+    #[test]
+    fn what_must_wait_is_refused_where_the_budget_is_used_up() {
+        let (wire, mut outbox) = outbox_within(3, 2, 100);
+        // What was begun is ended.
+        assert_eq!(outbox.push(&Bytes::from_static(b"abcdef")), Pushed::Taken);
+        assert_eq!(outbox.push(&Bytes::from_static(b"g")), Pushed::Full);
+        assert!(outbox.is_flooded() && !outbox.has_room());
+        wire.room.set(9);
+        assert!(outbox.drain().unwrap());
+        assert!(!outbox.is_flooded() && outbox.has_room());
+        assert_eq!(outbox.budget.metrics().outbox_bytes(), 0);
+
+        wire.room.set(0);
+        outbox.push_always(&Bytes::from_static(b"hij"));
+        assert_eq!(outbox.budget.metrics().outbox_bytes(), 3);
+        let pieces = [Bytes::from_static(b"k"), Bytes::from_static(b"l")];
+        outbox.push_slice(&pieces);
+        assert_eq!(outbox.budget.metrics().outbox_bytes(), 5);
+        wire.room.set(4);
+        assert!(!outbox.drain().unwrap());
+        assert_eq!(outbox.budget.metrics().outbox_bytes(), 1);
+        assert_eq!(*wire.got.borrow(), b"abcdefhijk");
+        let budget = Rc::clone(&outbox.budget);
+        drop(outbox);
+        assert_eq!(budget.metrics().outbox_bytes(), 0);
     }
 
     #[test]

@@ -34,6 +34,7 @@ use crate::ring;
 use crate::ring::Ring;
 use crate::ring::feed::Feed;
 use crate::ring::feed::Routed;
+use crate::route::budget::Budget;
 use crate::route::encode::Encode;
 use crate::route::encode::Notice;
 use crate::route::groups::Groups;
@@ -63,6 +64,9 @@ pub struct Settings {
     pub outbox_bytes_max: usize,
     /// Bytes that the frame of one row may have. A larger row is told as a reference.
     pub frame_bytes_max: usize,
+    /// Bytes that may wait for all sockets of all shards together before nothing is queued any more
+    /// that can wait.
+    pub outbox_total_bytes_max: usize,
     /// Seconds that a connection may stay without a valid token.
     pub handshake_seconds: u32,
     /// Seconds between two pings (and heartbeats) to a session.
@@ -114,6 +118,7 @@ impl Default for Settings {
             subscriptions_max: 100,
             outbox_bytes_max: 1 << 20,
             frame_bytes_max: 1 << 20,
+            outbox_total_bytes_max: 256 << 20,
             handshake_seconds: 10,
             ping_seconds: 25,
             silence_seconds: 45,
@@ -143,6 +148,7 @@ pub struct Shared {
 pub struct Shard {
     pub(crate) settings: Settings,
     pub(crate) shared: Shared,
+    pub(crate) budget: Rc<Budget>,
     pub(crate) sessions: Slab<Session>,
     pub(crate) groups: Groups,
     pub(crate) ring: Option<Ring>,
@@ -182,9 +188,11 @@ impl Shard {
     pub fn new(settings: Settings, shared: Shared) -> Shard {
         let catalog_generation = shared.catalog.current().generation;
         let (tell, told) = mpsc::channel(ASKED_MAX);
+        let budget = Budget::new(Arc::clone(&shared.metrics), settings.outbox_total_bytes_max);
         Shard {
             settings,
             shared,
+            budget: Rc::new(budget),
             sessions: Slab::new(),
             groups: Groups::default(),
             ring: None,
@@ -245,7 +253,7 @@ impl Shard {
         let generation = self.generation;
         let place = self.sessions.insert(Session {
             generation,
-            outbox: Outbox::new(wire, self.settings.outbox_bytes_max),
+            outbox: Outbox::new(wire, self.settings.outbox_bytes_max, Rc::clone(&self.budget)),
             claims,
             dialect,
             subscriptions: Vec::new(),

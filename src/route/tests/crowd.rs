@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::metrics::Metrics;
+use crate::route::budget::Budget;
 
 /// How many row frames the shard's sessions were sent.
 fn delivered(metrics: &Metrics) -> u64 {
@@ -207,4 +208,43 @@ async fn a_session_that_is_sent_away_knows_how_far_it_has_come() {
     let rows = lines.len() - 2;
     assert!((10..500).contains(&rows), "{rows}");
     assert_eq!(lines[1..=rows], inserted("o", 0..rows));
+}
+
+#[tokio::test]
+async fn readers_that_stop_share_a_budget_and_lose_nothing() {
+    const BUDGET: usize = 64 << 10;
+    const SESSIONS: usize = 100;
+    let mut world = World::new(16 << 10);
+    let metrics = Arc::clone(&world.shard.shared.metrics);
+    world.shard.budget = Rc::new(Budget::new(Arc::clone(&metrics), BUDGET));
+    let mut sessions = Vec::new();
+    for _ in 0..SESSIONS {
+        let (key, socket) = world.session(100);
+        world.subscribe(key, "o", "", None);
+        sessions.push((key, socket, String::new()));
+    }
+    let (quick, quick_socket) = world.session(usize::MAX);
+    world.subscribe(quick, "o", "", None);
+    let mut most = 0;
+    for id in 0..3000 {
+        world.insert([id], 10);
+        world.turn();
+        most = most.max(metrics.outbox_bytes());
+    }
+    // What the budget holds, and for each a step beyond it.
+    assert!((BUDGET..BUDGET + SESSIONS * (8 << 10)).contains(&most), "{most}");
+    assert_eq!(quick_socket.lines().len(), 3001);
+    // One that reads on does, whatever the others hold.
+    let expected: Vec<String> =
+        std::iter::once("o subscribed".to_owned()).chain(inserted("o", 0..3000)).collect();
+    for (key, socket, got) in &mut sessions {
+        for _ in 0..1000 {
+            socket.room.set(1000);
+            world.shard.drain(*key).unwrap();
+            world.turn();
+            got.push_str(&String::from_utf8(socket.got.take()).unwrap());
+        }
+        assert!(got.lines().eq(&expected), "{} lines", got.lines().count());
+    }
+    assert_eq!(metrics.outbox_bytes(), 0);
 }

@@ -1,0 +1,43 @@
+//! What waits in all outboxes of all shards together, and how much may.
+//!
+//! A shard never waits for memory either: where the budget is used up, whoever would have to queue
+//! falls behind, which costs nothing, and goes on in small steps when its socket takes something.
+
+use std::sync::Arc;
+
+use crate::metrics::Metrics;
+
+/// How many bytes may wait in all outboxes together. The count itself is the daemon's; every shard
+/// has one of these.
+#[derive(Debug)]
+pub struct Budget {
+    metrics: Arc<Metrics>,
+    bytes_max: usize,
+}
+
+impl Budget {
+    /// A budget over what `metrics` counts.
+    #[must_use]
+    pub const fn new(metrics: Arc<Metrics>, bytes_max: usize) -> Budget {
+        Budget { metrics, bytes_max }
+    }
+
+    /// Whether so much waits that nobody who can wait should queue more.
+    #[must_use]
+    pub fn is_used_up(&self) -> bool {
+        self.metrics.outbox_bytes() >= self.bytes_max
+    }
+
+    /// Where what waits is counted.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Notes that an outbox that had `before` bytes waiting now has `after`.
+    pub fn moved(&self, before: usize, after: usize) {
+        if before != after {
+            self.metrics.outbox_moved(before, after);
+        }
+    }
+}
