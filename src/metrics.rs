@@ -6,7 +6,8 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 
-/// The daemon's counters, all since its start; `outbox_bytes` is what there is now.
+/// The daemon's counters, all since its start; `sessions` and `outbox_bytes` are what there
+/// is now.
 #[derive(Debug, Default)]
 pub struct Metrics {
     delivered: AtomicU64,
@@ -16,6 +17,7 @@ pub struct Metrics {
     snapshots_shared: AtomicU64,
     referenced: AtomicU64,
     outbox_bytes: AtomicUsize,
+    sessions: AtomicUsize,
     resynced: Mutex<BTreeMap<&'static str, u64>>,
     refused: Mutex<BTreeMap<&'static str, u64>>,
 }
@@ -53,6 +55,22 @@ impl Metrics {
         self.referenced.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Notes that a session began.
+    pub fn session_opened(&self) {
+        self.sessions.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that one ended.
+    pub fn session_closed(&self) {
+        self.sessions.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How many sessions there are.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.sessions.load(Ordering::Relaxed)
+    }
+
     /// Notes that an outbox that had `before` bytes waiting now has `after`.
     pub fn outbox_moved(&self, before: usize, after: usize) {
         // Wraps where it shrinks, and comes out right.
@@ -86,6 +104,7 @@ impl Metrics {
             ("snapshots_asked".to_owned(), load(&self.snapshots_asked)),
             ("snapshots_shared".to_owned(), load(&self.snapshots_shared)),
             ("referenced".to_owned(), load(&self.referenced)),
+            ("sessions".to_owned(), self.sessions().try_into().unwrap_or(u64::MAX)),
             ("outbox_bytes".to_owned(), self.outbox_bytes().try_into().unwrap_or(u64::MAX)),
         ];
         for (name, by) in [("resynced", &self.resynced), ("refused", &self.refused)] {

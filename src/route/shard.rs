@@ -249,6 +249,7 @@ impl Shard {
         claims: Option<Claims>,
         dialect: &'static dyn Encode,
     ) -> SessionKey {
+        self.shared.metrics.session_opened();
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
         let place = self.sessions.insert(Session {
@@ -277,6 +278,7 @@ impl Shard {
             self.end_subscription(key, &id);
         }
         self.sessions.remove(widen(key.place));
+        self.shared.metrics.session_closed();
     }
 
     /// The claims that the session acts under.

@@ -30,6 +30,7 @@ use crate::dialect::native::websocket::framed;
 use crate::dialect::native::write;
 use crate::dialect::native::write::Welcome;
 use crate::route::outbox::Wire;
+use crate::route::session::Close;
 use crate::route::session::SessionKey;
 use crate::serve::Front;
 use crate::serve::end::End;
@@ -124,8 +125,10 @@ impl<S: Socket> Session<S> {
     async fn run(mut self) {
         let end = loop {
             let closing = self.front.shard.borrow().closing(self.key);
-            if let Some(close) = closing {
-                break Some(goodbye(close));
+            match closing {
+                Some(Close::Silent) => return self.abandon(),
+                Some(close) => break Some(goodbye(close)),
+                None => {}
             }
             if !self.is_flooded() {
                 match self.read() {
@@ -240,6 +243,16 @@ impl<S: Socket> Session<S> {
         shard.send(self.key, &Bytes::from(framed(&write::authenticated(&role))));
         shard.authenticate(self.key, claims);
         None
+    }
+
+    /// Ends the session of a peer that is most likely gone: it is told, and not waited for.
+    fn abandon(&self) {
+        let mut shard = self.front.shard.borrow_mut();
+        let frame = close_frame(goodbye(Close::Silent));
+        shard.send_last(self.key, &Bytes::from(frame));
+        if !matches!(shard.drain(self.key), Ok(true)) {
+            self.wire.socket.give_up();
+        }
     }
 
     /// Sends what waits and a close frame, and lets the peer answer it.

@@ -8,6 +8,7 @@ use std::io::IoSlice;
 use std::io::Read;
 use std::io::Write;
 use std::net::Shutdown;
+use std::time::Duration;
 
 use bytes::Bytes;
 use socket2::SockRef;
@@ -47,6 +48,9 @@ pub trait Socket: Debug + 'static {
     ///
     /// The connection's, where it is of no more use.
     fn shutdown_write(&self) -> io::Result<()>;
+
+    /// Lets the system forget what was written and not yet taken, when the connection is dropped.
+    fn give_up(&self) {}
 }
 
 impl Socket for TcpStream {
@@ -72,6 +76,10 @@ impl Socket for TcpStream {
 
     fn shutdown_write(&self) -> io::Result<()> {
         SockRef::from(self).shutdown(Shutdown::Write)
+    }
+
+    fn give_up(&self) {
+        let _closed_as_usual = SockRef::from(self).set_linger(Some(Duration::ZERO));
     }
 }
 

@@ -9,6 +9,8 @@ mod access;
 mod catalog;
 mod check;
 mod commands;
+mod crowd;
+mod dead;
 mod delivery;
 mod demo;
 mod demo_command;
