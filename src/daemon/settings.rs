@@ -122,7 +122,7 @@ fn connection(
 
 /// What may be asked for snapshots.
 pub(super) fn ask(config: &Config) -> ask::Settings {
-    config.snapshot
+    ask::Settings { cell_bytes_max: config.limits.frame_bytes_max, ..config.snapshot }
 }
 
 /// How many shards: as many as were asked for, else one for each processor. On a machine with two,

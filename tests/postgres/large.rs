@@ -286,6 +286,17 @@ async fn a_row_of_100_mb_goes_out_as_a_reference_and_holds_nothing_up() {
     let counted = deployment.daemon.metrics().read();
     assert!(counted.contains(&("referenced".to_owned(), 4)), "{counted:?}");
     assert!(counted.contains(&("undecided".to_owned(), 4)), "{counted:?}");
+
+    // A snapshot tells it like the stream.
+    let huge = format!("INSERT INTO docs VALUES (3, 'three', repeat('x', {bytes}))");
+    deployment.execute(&[&huge]).await;
+    let mut late = deployment.client().await;
+    late.subscribed(json!({ "id": "d", "table": "docs", "snapshot": true })).await;
+    for expected in [2, 3] {
+        let row = late.row().await;
+        let image = if expected == 3 { &row["reference"] } else { &row["new"] };
+        assert_eq!(image["id"], expected);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
