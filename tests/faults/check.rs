@@ -37,7 +37,8 @@ pub(crate) struct Findings {
     pub(crate) violations: Vec<String>,
     pub(crate) deliveries: u64,
     pub(crate) resumes: u64,
-    pub(crate) connections: u64,
+    /// By transport.
+    pub(crate) connections: BTreeMap<String, u64>,
     /// By reason.
     pub(crate) resyncs: BTreeMap<String, u64>,
     /// By code.
@@ -120,7 +121,9 @@ impl<'a> Checker<'a> {
             .collect();
         for entry in log {
             match &entry.seen {
-                Seen::Connected => self.findings.connections += 1,
+                Seen::Connected(transport) => {
+                    *self.findings.connections.entry((*transport).to_owned()).or_default() += 1;
+                }
                 Seen::Asked { watch, since } => {
                     let follower = &mut followers[*watch];
                     follower.wants = since.is_none();

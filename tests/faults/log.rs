@@ -13,8 +13,8 @@ pub(crate) struct Entry {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Seen {
-    /// A connection was made.
-    Connected,
+    /// A connection was made, over a transport.
+    Connected(&'static str),
     /// A subscription was asked for, from a cursor or anew.
     Asked { watch: usize, since: Option<String> },
     /// A frame came.
@@ -45,7 +45,7 @@ pub(crate) fn shown(entries: &[Entry], beginning: Instant) -> String {
     for Entry { at, seen } in entries {
         let at = at.duration_since(beginning).as_secs_f64();
         let line = match seen {
-            Seen::Connected => "connected".to_owned(),
+            Seen::Connected(transport) => format!("connected: {transport}"),
             Seen::Asked { watch, since } => format!("asked for {watch} since {since:?}"),
             Seen::Frame(text) => text.to_string(),
             Seen::Lost(why) => format!("lost: {why}"),

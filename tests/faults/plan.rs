@@ -191,9 +191,14 @@ fn clients(dice: &mut Dice, profile: Profile) -> Vec<ClientPlan> {
         tables.extend(LEAVES);
     }
     let mut clients = Vec::new();
-    for number in 0..9 {
+    for number in 0..11 {
         let name = format!("c{number}");
-        let count = if number == 0 { tables.len() } else { 1 + number % 3 };
+        // Those with one subscription come by all transports.
+        let count = match number {
+            0 => tables.len(),
+            1..=3 => number,
+            _ => 1,
+        };
         let mut watches = Vec::new();
         for place in 0..count {
             let everything = number == 0;

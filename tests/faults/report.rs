@@ -11,6 +11,7 @@ pub(crate) struct Report {
     seeds: u64,
     faults: BTreeMap<String, u64>,
     counts: BTreeMap<&'static str, u64>,
+    connections: BTreeMap<String, u64>,
     resyncs: BTreeMap<String, u64>,
     refusals: BTreeMap<String, u64>,
     ended: BTreeMap<String, u64>,
@@ -27,7 +28,6 @@ impl Report {
             ("transactions", number(outcome.transactions)),
             ("changes", number(outcome.changes)),
             ("deliveries", findings.deliveries),
-            ("connections", findings.connections),
             ("resumes", findings.resumes),
             ("changes skipped with a resync", findings.skipped),
             ("snapshot rows", findings.snapshot_rows),
@@ -38,6 +38,7 @@ impl Report {
         for (fault, count) in &outcome.faults {
             one.faults.insert(format!("{fault:?}"), *count);
         }
+        one.connections.clone_from(&findings.connections);
         one.resyncs.clone_from(&findings.resyncs);
         one.refusals.clone_from(&findings.refusals);
         for status in &outcome.ended {
@@ -58,6 +59,7 @@ impl Report {
         }
         for (sum, more) in [
             (&mut self.faults, other.faults),
+            (&mut self.connections, other.connections),
             (&mut self.resyncs, other.resyncs),
             (&mut self.refusals, other.refusals),
             (&mut self.ended, other.ended),
@@ -78,6 +80,7 @@ impl fmt::Display for Report {
         }
         for (title, map) in [
             ("faults", &self.faults),
+            ("connections", &self.connections),
             ("resyncs", &self.resyncs),
             ("refusals", &self.refusals),
             ("walcast ended by itself", &self.ended),

@@ -6,7 +6,8 @@
 //!   └ Line   how a transport connects, asks and reads
 //! ```
 
-pub(crate) mod websocket;
+mod http;
+mod websocket;
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -24,12 +25,65 @@ use crate::dice::Dice;
 use crate::log::Log;
 use crate::log::Seen;
 use crate::plan::ClientPlan;
+use crate::plan::Watch;
+use http::Changes;
+use http::Events;
 use websocket::WebSocket;
 
 /// A connection without a sign of life for so long is given up: heartbeats come every second.
 const SILENCE: Duration = Duration::from_secs(5);
 /// How soon a subscription that was refused is tried again.
 const REFUSED_AGAIN: Duration = Duration::from_millis(400);
+
+/// One connection, over any transport.
+enum Line {
+    WebSocket(Box<WebSocket>),
+    Events(Box<Events>),
+    Changes(Box<Changes>),
+}
+
+impl Line {
+    /// Connects. A client with one subscription takes another transport each time.
+    async fn connect(port: u16, plan: &ClientPlan, dice: &mut Dice) -> Result<Line, String> {
+        let alone = plan.watches.len() == 1;
+        match dice.below(3) {
+            1 if alone => Ok(Line::Events(Box::new(Events::connect(port, dice).await?))),
+            2 if alone && !plan.watches[0].snapshot => {
+                Ok(Line::Changes(Box::new(Changes::connect(port, dice).await?)))
+            }
+            _ => Ok(Line::WebSocket(Box::new(WebSocket::connect(port).await?))),
+        }
+    }
+
+    async fn ask(&mut self, watch: &Watch, since: Option<String>) -> Result<(), String> {
+        match self {
+            Line::WebSocket(line) => line.ask(watch, since).await,
+            Line::Events(line) => line.ask(watch, since).await,
+            Line::Changes(line) => {
+                line.ask(watch, since);
+                Ok(())
+            }
+        }
+    }
+
+    /// The next frame; none where what came is a sign of life and nothing else. It may have been
+    /// waited for in vain.
+    async fn next(&mut self) -> Result<Option<String>, String> {
+        match self {
+            Line::WebSocket(line) => line.next().await,
+            Line::Events(line) => line.next().await,
+            Line::Changes(line) => line.next().await,
+        }
+    }
+
+    const fn name(&self) -> &'static str {
+        match self {
+            Line::WebSocket(_) => "WebSocket",
+            Line::Events(_) => "events",
+            Line::Changes(_) => "changes",
+        }
+    }
+}
 
 /// What the run says to a client, and the client to the run.
 #[derive(Debug)]
@@ -103,12 +157,13 @@ impl Client {
 
     /// One connection, from its beginning to its end; tells why it ended.
     async fn connection(&mut self) -> String {
-        let mut line = match timeout(SILENCE, WebSocket::connect(self.port)).await {
-            Ok(Ok(line)) => line,
-            Ok(Err(error)) => return error,
-            Err(_) => return "no answer to the handshake".to_owned(),
-        };
-        self.contact.log.note(Seen::Connected);
+        let mut line =
+            match timeout(SILENCE, Line::connect(self.port, &self.plan, &mut self.dice)).await {
+                Ok(Ok(line)) => line,
+                Ok(Err(error)) => return error,
+                Err(_) => return "no answer to the handshake".to_owned(),
+            };
+        self.contact.log.note(Seen::Connected(line.name()));
         for watch in 0..self.held.len() {
             self.held[watch].lives = false;
             if let Err(error) = self.ask(&mut line, watch).await {
@@ -137,14 +192,14 @@ impl Client {
         }
     }
 
-    async fn ask(&mut self, line: &mut WebSocket, watch: usize) -> Result<(), String> {
+    async fn ask(&mut self, line: &mut Line, watch: usize) -> Result<(), String> {
         let since = self.held[watch].cursor.clone();
         self.held[watch].again_at = None;
         self.contact.log.note(Seen::Asked { watch, since: since.clone() });
         line.ask(&self.plan.watches[watch], since).await
     }
 
-    async fn ask_again(&mut self, line: &mut WebSocket) -> Result<(), String> {
+    async fn ask_again(&mut self, line: &mut Line) -> Result<(), String> {
         let now = Instant::now();
         for watch in 0..self.held.len() {
             if self.held[watch].again_at.is_some_and(|at| at <= now) {
