@@ -67,6 +67,7 @@ pub(crate) struct Handover {
     pub(crate) rows: Option<(Arc<Answer>, usize)>,
     pub(crate) visibility: Arc<Visibility>,
     insert_lsn: Lsn,
+    tries: u8,
 }
 
 /// A subscription that has read everything and waits until the stream is where the answer was.
@@ -110,10 +111,31 @@ impl Shard {
         self.ask_again(Asking { key, id: Rc::clone(id), ticket: None, tries: 0 });
     }
 
+    /// Begins again with a subscription that is not live and missed changes. One that was in the
+    /// middle of a snapshot waits a moment, and gives up at some time: the next one would hardly
+    /// fare better, and the database has to read all of it for each.
+    pub(crate) fn renew_snapshot(&mut self, key: SessionKey, id: &Rc<str>, reason: Gap) {
+        let concerns = |reader: &&Reader| reader.ids.contains(id);
+        let reader = self.session(key).and_then(|it| it.readers.iter().find(concerns));
+        let handover = reader.and_then(|reader| reader.handover.as_deref());
+        let tries = handover.map_or(0, |handover| handover.tries);
+        if let Some(session) = self.session_mut(key) {
+            session.forget_reader_of(id);
+        }
+        self.forget_snapshot(key, id);
+        if tries == 0 || reason == Gap::Restarted {
+            self.begin_snapshot(key, id);
+        } else if tries >= TRIES_MAX {
+            self.refuse(key, id, &Refusal::SnapshotOvertaken);
+        } else {
+            self.asking.push(Asking { key, id: Rc::clone(id), ticket: None, tries });
+        }
+    }
+
     fn ask_again(&mut self, mut asking: Asking) {
         let (key, id) = (asking.key, Rc::clone(&asking.id));
         let asked = if asking.tries >= TRIES_MAX {
-            Err(Refusal::Snapshot(AskError::Changed))
+            Err(Refusal::SnapshotOvertaken)
         } else {
             self.question(key, &id)
         };
@@ -175,10 +197,10 @@ impl Shard {
         let Ok(place) = ring.first_unseen(&answer.visibility) else {
             return self.ask_again(asking);
         };
-        let Asking { key, id, .. } = asking;
+        let Asking { key, id, tries, .. } = asking;
         let (visibility, insert_lsn) = (Arc::clone(&answer.visibility), answer.insert_lsn);
         let rows = (!answer.rows.is_empty()).then_some((answer, 0));
-        let handover = Some(Box::new(Handover { rows, visibility, insert_lsn }));
+        let handover = Some(Box::new(Handover { rows, visibility, insert_lsn, tries }));
         let reader = Reader { place, ids: smallvec::smallvec![id], announce: true, handover };
         if let Some(session) = self.session_mut(key) {
             session.readers.push(reader);

@@ -90,6 +90,10 @@ pub enum Refusal {
     /// The database would count rows that the rule does not admit.
     #[error("with limit or latest_by the database must be able to answer the whole condition")]
     SnapshotFilter,
+    /// Again and again the stream went on by more than the ring holds before the client had its
+    /// snapshot, or the table was changed.
+    #[error("the snapshot was overtaken by changes, several times in a row")]
+    SnapshotOvertaken,
     /// The rows did not come.
     #[error("{0}")]
     Snapshot(AskError),
@@ -126,6 +130,7 @@ impl Refusal {
             Refusal::Snapshot(AskError::TooLarge { .. }) => "snapshot_too_large",
             Refusal::Snapshot(AskError::Busy) => "snapshot_busy",
             Refusal::Snapshot(AskError::Late { .. }) => "snapshot_timeout",
+            Refusal::SnapshotOvertaken => "snapshot_overtaken",
             Refusal::Snapshot(AskError::Changed | AskError::Failed) => "snapshot_failed",
             Refusal::Unauthenticated => "unauthenticated",
             Refusal::TooMany { .. } => "too_many_subscriptions",
@@ -161,6 +166,9 @@ impl Refusal {
             Refusal::Snapshot(AskError::Busy) => "come back after a random delay of some seconds",
             Refusal::Snapshot(AskError::Late { .. }) => {
                 "an index on what the filter and the order read would help"
+            }
+            Refusal::SnapshotOvertaken => {
+                "ask for fewer rows; `ring.bytes_max` says how much may happen meanwhile"
             }
             Refusal::Snapshot(AskError::Changed | AskError::Failed) => {
                 "come back later; the daemon's log says why"

@@ -150,11 +150,7 @@ impl Shard {
         }
         self.notify(key, &Notice::Resync { id, reason, cursor: None });
         self.go_behind(key, id);
-        if let Some(session) = self.session_mut(key) {
-            session.forget_reader_of(id);
-        }
-        self.forget_snapshot(key, id);
-        self.begin_snapshot(key, id);
+        self.renew_snapshot(key, id, reason);
     }
 
     /// Makes a subscription live, from the next change on that is matched.

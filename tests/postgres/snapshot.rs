@@ -58,8 +58,9 @@ fn apply(rows: &mut Rows, frame: &Value) {
     }
 }
 
-/// Everything up to `synced`: the rows, and its cursor. Nothing before it has a cursor.
-async fn until_synced(client: &mut Client) -> (Rows, String) {
+/// Everything up to `synced`: the rows, and its cursor. Nothing before it has a cursor. Where it
+/// can't be had in one piece it begins again.
+async fn snapshot(client: &mut Client) -> Result<(Rows, String), Value> {
     let mut rows = Rows::new();
     loop {
         let frame = client.frame().await;
@@ -68,10 +69,20 @@ async fn until_synced(client: &mut Client) -> (Rows, String) {
                 assert!(frame["cursor"].is_null(), "{frame}");
                 apply(&mut rows, &frame);
             }
-            "synced" => return (rows, frame["cursor"].as_str().unwrap().to_owned()),
+            "resync" => {
+                assert!(frame["cursor"].is_null(), "{frame}");
+                rows.clear();
+            }
+            "synced" => return Ok((rows, frame["cursor"].as_str().unwrap().to_owned())),
+            "error" => return Err(frame),
             _ => panic!("{frame}"),
         }
     }
+}
+
+/// The same, and it must come.
+async fn until_synced(client: &mut Client) -> (Rows, String) {
+    snapshot(client).await.unwrap_or_else(|frame| panic!("{frame}"))
 }
 
 /// A cursor's position; those of one history are ordered by it.
@@ -103,11 +114,12 @@ impl Dice {
 }
 
 /// A statement that some row will take, or none.
-fn statement(dice: &mut Dice) -> String {
+fn statement(dice: &mut Dice, note_bytes: u64) -> String {
     let (id, kind, n) = (dice.below(ROWS), dice.below(4), dice.below(1000));
+    let note = format!("repeat('{kind}', {note_bytes})");
     match dice.below(10) {
         0..4 => format!(
-            "INSERT INTO items VALUES ({id}, {kind}, {n}, 'i') ON CONFLICT (id) DO UPDATE SET n = {n}"
+            "INSERT INTO items VALUES ({id}, {kind}, {n}, {note}) ON CONFLICT (id) DO UPDATE SET n = {n}"
         ),
         4..7 => format!("UPDATE items SET kind = {kind}, n = n + 1 WHERE id = {id}"),
         7 => format!("UPDATE items SET n = {n} WHERE id BETWEEN {id} AND {}", id + 5),
@@ -116,7 +128,11 @@ fn statement(dice: &mut Dice) -> String {
 }
 
 /// Writes transactions of every form until told to stop; how many.
-async fn write(sql: tokio_postgres::Client, number: u64, stop: Arc<AtomicBool>) -> usize {
+async fn write(
+    sql: tokio_postgres::Client,
+    (number, note_bytes): (u64, u64),
+    stop: Arc<AtomicBool>,
+) -> usize {
     let mut dice = Dice::seeded(number);
     if number.is_multiple_of(3) {
         sql.batch_execute("SET synchronous_commit = off").await.unwrap();
@@ -125,12 +141,12 @@ async fn write(sql: tokio_postgres::Client, number: u64, stop: Arc<AtomicBool>) 
     while !stop.load(Ordering::Relaxed) {
         let mut script = String::from("BEGIN;");
         for _ in 0..=dice.below(3) {
-            script.push_str(&statement(&mut dice));
+            script.push_str(&statement(&mut dice, note_bytes));
             script.push(';');
         }
         if dice.below(3) == 0 {
             let end = if dice.below(2) == 0 { "ROLLBACK TO s" } else { "RELEASE s" };
-            script.push_str(&format!("SAVEPOINT s; {}; {end};", statement(&mut dice)));
+            script.push_str(&format!("SAVEPOINT s; {}; {end};", statement(&mut dice, note_bytes)));
         }
         script.push_str(if dice.below(12) == 0 { "ROLLBACK" } else { "COMMIT" });
         // A deadlock between two writers is no failure of theirs.
@@ -158,18 +174,23 @@ fn of_kind(rows: &Rows, kind: Option<i64>) -> Rows {
 }
 
 /// Takes snapshots one after the other; some clients stay.
-async fn take(url: String, worker: usize) -> Vec<Taken> {
+async fn take(url: String, worker: usize, snapshots: usize) -> Vec<Taken> {
     let mut taken = Vec::new();
-    for number in 0..SNAPSHOTS / CLIENTS {
+    for number in 0..snapshots / CLIENTS {
         let mut client = Client::connect(&url).await;
         let kind = [None, Some(0), Some(1), Some(3)][(worker + number) % 4];
         let mut request = json!({"id": "s", "table": "items", "snapshot": true});
         if let Some(kind) = kind {
             request["where"] = json!(format!("kind = {kind}"));
         }
-        let answer = client.subscribed(request).await;
-        assert!(answer["cursor"].is_null(), "{answer}");
-        let (rows, cursor) = until_synced(&mut client).await;
+        let (rows, cursor) = loop {
+            let answer = client.subscribed(request.clone()).await;
+            assert!(answer["cursor"].is_null(), "{answer}");
+            match snapshot(&mut client).await {
+                Ok(taken) => break taken,
+                Err(frame) => assert_eq!(frame["code"], "snapshot_overtaken"),
+            }
+        };
         let client = number.is_multiple_of(20).then_some(client);
         taken.push(Taken { kind, rows, position: position(&cursor), client });
     }
@@ -189,9 +210,22 @@ async fn record(mut client: Client) -> Vec<((u64, u64), Value)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[expect(clippy::disallowed_methods, reason = "the tasks are joined below")]
 async fn four_hundred_snapshots_under_eight_writers_equal_the_table() {
-    let deployment = items().await;
+    compare(&items().await, SNAPSHOTS, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn snapshots_equal_the_table_where_the_ring_is_much_too_small() {
+    let set = ["ring.bytes_max=1048576", "limits.outbox_bytes_max=268435456"];
+    let plan = Plan { schema: ITEMS, tables: OPEN, set: &set, ..Plan::default() };
+    let deployment = Deployment::start(plan).await;
+    compare(&deployment, SNAPSHOTS / 4, 1000).await;
+    println!("{:?}", deployment.daemon.metrics().read());
+}
+
+/// Takes snapshots while everything is written, and compares each with the table at its cursor.
+#[expect(clippy::disallowed_methods, reason = "the tasks are joined below")]
+async fn compare(deployment: &Deployment, snapshots: usize, note_bytes: u64) {
     let mut recorder = deployment.client().await;
     recorder.subscribed(json!({"id": "all", "table": "items"})).await;
     let recording = tokio::spawn(record(recorder));
@@ -199,11 +233,11 @@ async fn four_hundred_snapshots_under_eight_writers_equal_the_table() {
     let mut writers = JoinSet::new();
     for number in 0..WRITERS {
         let sql = crate::support::connect(&deployment.config.database.url).await;
-        writers.spawn(write(sql, number, Arc::clone(&stop)));
+        writers.spawn(write(sql, (number, note_bytes), Arc::clone(&stop)));
     }
     let mut clients = JoinSet::new();
     for worker in 0..CLIENTS {
-        clients.spawn(take(deployment.url(), worker));
+        clients.spawn(take(deployment.url(), worker, snapshots));
     }
     let mut taken: Vec<_> = clients.join_all().await.into_iter().flatten().collect();
     stop.store(true, Ordering::Relaxed);
@@ -211,7 +245,7 @@ async fn four_hundred_snapshots_under_eight_writers_equal_the_table() {
     deployment.execute(&["INSERT INTO items VALUES (1000000, 0, 0, 'the end')"]).await;
     let history = recording.await.unwrap();
     println!("{written} transactions, {} changes, {} snapshots", history.len(), taken.len());
-    assert!(written > SNAPSHOTS, "the writers have hardly written");
+    assert!(written > snapshots, "the writers have hardly written");
     // The table at each position, from a stream that began when it was empty.
     taken.sort_by_key(|taken| taken.position);
     let (mut table, mut passed) = (Rows::new(), history.iter().peekable());
