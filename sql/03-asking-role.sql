@@ -1,4 +1,4 @@
--- The asking role: reads the catalogue, and rows only in the name of a client's role.
+-- The asking role: reads the catalogue, and rows only in the name of a client's role (snapshots).
 --
 --   psql -d app -f sql/03-asking-role.sql
 --   psql -d app -c '\password walcast_asking'

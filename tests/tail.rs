@@ -89,6 +89,7 @@ fn settings(url: String) -> Settings {
         columns: vec!["id".to_owned()],
         events: Vec::new(),
         since: None,
+        snapshot: false,
     }
 }
 

@@ -99,7 +99,7 @@ pub const KEYS: &[Key] = &[
         "database.ask_url",
         Kind::Url,
         None,
-        "As which role questions are asked (catalogue, health): LOGIN, without REPLICATION and BYPASSRLS. Default: the same as `url`.",
+        "As which role questions are asked (catalogue, snapshots): LOGIN, without REPLICATION and BYPASSRLS. Default: the same as `url`.",
     ),
     key(
         "database.password_file",

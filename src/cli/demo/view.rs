@@ -56,6 +56,7 @@ fn settings(url: &str, token_file: &Path, table: &str, columns: &[&str]) -> Sett
         columns: columns.iter().copied().map(str::to_owned).collect(),
         events: Vec::new(),
         since: None,
+        snapshot: false,
     }
 }
 

@@ -67,6 +67,8 @@ pub struct Settings {
     pub events: Vec<String>,
     /// Where to resume.
     pub since: Option<String>,
+    /// Whether to begin with the rows that are there.
+    pub snapshot: bool,
 }
 
 /// Where the token comes from. `Debug` does not show it.
@@ -282,6 +284,9 @@ impl Client {
                 set(name, Value::from(list.clone()));
             }
         }
+        if settings.snapshot {
+            request.insert("snapshot".to_owned(), Value::from(true));
+        }
         Value::Object(request)
     }
 
@@ -289,8 +294,11 @@ impl Client {
         let Some(frame) = Frame::parse(text) else {
             return Ok(self.lost("what the daemon sends is not the native dialect"));
         };
-        if let Some(cursor) = frame.cursor() {
-            self.cursor = Some(cursor.to_owned());
+        match (frame.cursor(), &frame.content) {
+            (Some(cursor), _) => self.cursor = Some(cursor.to_owned()),
+            // A snapshot follows, and until it is there is nowhere to resume from.
+            (None, Content::Resync { .. }) => self.cursor = None,
+            (None, _) => {}
         }
         match &frame.content {
             Content::Error { code, message, hint } => Err(ClientError::Refused {

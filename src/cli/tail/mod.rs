@@ -67,6 +67,10 @@ pub struct Tail {
     #[arg(long, value_name = "CURSOR")]
     since: Option<String>,
 
+    /// Begins with the rows that are there
+    #[arg(long)]
+    snapshot: bool,
+
     /// Prints the rows' frames as they come, one a line
     #[arg(long)]
     json: bool,
@@ -138,6 +142,7 @@ impl Tail {
             columns: self.columns.clone(),
             events: self.events.iter().map(|kind| kind.name().to_owned()).collect(),
             since: self.since.clone(),
+            snapshot: self.snapshot,
         }
     }
 
@@ -187,7 +192,12 @@ impl Tail {
             }
             Content::Resync { reason, message, .. } => {
                 let reason = message.as_deref().unwrap_or(reason);
-                status(&format!("resync: {reason}; changes before this are not shown"));
+                let rest = if self.snapshot {
+                    "the rows that are there follow"
+                } else {
+                    "changes before this are not shown"
+                };
+                status(&format!("resync: {reason}; {rest}"));
             }
             Content::Welcome { .. }
             | Content::Authenticated { .. }
