@@ -157,11 +157,7 @@ impl Daemon {
         serve::listener::probe(daemon.address)
             .map_err(|source| DaemonError::Listen { address: daemon.address, source })?;
         for number in 0..shards {
-            let socket = serve::listener::bind(daemon.address)
-                .map_err(|source| DaemonError::Listen { address: daemon.address, source })?;
-            if let Some(bound) = socket.local_addr().ok().and_then(|it| it.as_socket()) {
-                daemon.address = bound;
-            }
+            let socket = daemon.bind()?;
             let (feed, fed) = mpsc::channel::<Feed>(FEEDS_MAX);
             let (live, is_live) = watch::channel(false);
             let position = Routed::new();
@@ -296,6 +292,16 @@ impl Daemon {
             tracing::warn!("stages did not end in time");
         }
         self.control.shutdown().await;
+    }
+
+    /// Binds the address for one more shard. The first finds the port where the settings say 0.
+    fn bind(&mut self) -> Result<socket2::Socket, DaemonError> {
+        let socket = serve::listener::bind(self.address)
+            .map_err(|source| DaemonError::Listen { address: self.address, source })?;
+        if let Some(bound) = socket.local_addr().ok().and_then(|it| it.as_socket()) {
+            self.address = bound;
+        }
+        Ok(socket)
     }
 
     /// Starts a thread and watches its end.

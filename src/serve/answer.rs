@@ -87,7 +87,9 @@ fn status_of(code: &str) -> StatusCode {
         "unauthenticated" => StatusCode::UNAUTHORIZED,
         "unknown_table" => StatusCode::NOT_FOUND,
         "bad_filter" | "snapshot_too_large" => StatusCode::BAD_REQUEST,
-        "snapshot_busy" | "snapshot_failed" => StatusCode::SERVICE_UNAVAILABLE,
+        "snapshot_busy" | "snapshot_failed" | "snapshot_overtaken" => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         "snapshot_timeout" => StatusCode::GATEWAY_TIMEOUT,
         _ => StatusCode::FORBIDDEN,
     }
