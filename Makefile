@@ -5,8 +5,10 @@
 DEMO =
 # `make faults FAULTS='--seeds 3 --seconds 60 --seed 7'`
 FAULTS =
+# `make simulation SEEDS=100000`
+SEEDS = 10000
 
-.PHONY: demo test test-all-postgres faults bench
+.PHONY: demo test simulation test-all-postgres faults bench
 
 # A private Postgres, traffic, the daemon, and the changes as a client sees them. Ctrl-C ends it.
 demo:
@@ -24,6 +26,11 @@ test:
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
 	if [ -x tests/clients/run ]; then tests/clients/run; fi
 	if cargo deny --version >/dev/null 2>&1; then cargo deny check bans licenses sources; fi
+
+# The simulation of tests/simulation with many more seeds than `make test` tries.
+simulation:
+	.ci/needs cargo cc
+	WALCAST_SEEDS=$(SEEDS) cargo test --locked --test simulation -- --nocapture
 
 # The tests against real servers, on every supported version of Postgres.
 test-all-postgres:

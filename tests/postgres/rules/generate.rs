@@ -98,15 +98,15 @@ pub(crate) struct Random {
 }
 
 impl Random {
-    /// Seeded by `RULE_SEED`, or from the clock; prints which.
+    /// Seeded by `WALCAST_SEED`, or from the clock; prints which.
     pub(crate) fn seeded() -> Random {
         let given =
-            std::env::var_os("RULE_SEED").map(|seed| seed.to_str().unwrap().parse().unwrap());
+            std::env::var_os("WALCAST_SEED").map(|seed| seed.to_str().unwrap().parse().unwrap());
         let state = given.unwrap_or_else(|| {
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
             now.as_secs() * 1_000_000 + u64::from(now.subsec_micros())
         });
-        println!("RULE_SEED={state}");
+        println!("WALCAST_SEED={state}");
         Random { state }
     }
 

@@ -1,7 +1,7 @@
 //! Rules and PostgreSQL judge the same rows: never a different answer, and what is accepted here is
 //! accepted there.
 //!
-//! `RULE_SEED` sets the seed, which is printed; `RULE_SHOW` shows what is refused.
+//! `WALCAST_SEED` sets the seed, which is printed; `WALCAST_SHOW` shows what is refused.
 #![expect(
     clippy::print_stdout,
     clippy::indexing_slicing,
@@ -26,7 +26,7 @@ use crate::rules::generate::Random;
 use crate::rules::table::Subject;
 use crate::support;
 
-/// How many pairs of a rule and a row are judged at least, unless `RULE_PAIRS` says more.
+/// How many pairs of a rule and a row are judged at least, unless `WALCAST_PAIRS` says more.
 const PAIRS_MIN: usize = 50_000;
 /// How many rules one query asks about.
 const BATCH: usize = 40;
@@ -60,7 +60,7 @@ struct Tally {
 }
 
 fn pairs_min() -> usize {
-    std::env::var_os("RULE_PAIRS")
+    std::env::var_os("WALCAST_PAIRS")
         .map_or(PAIRS_MIN, |count| count.to_str().unwrap().parse().unwrap())
 }
 
@@ -217,7 +217,7 @@ async fn rules_judge_rows_as_postgres_does() {
             }
             Err(error) => {
                 tally.refused += usize::from(typed);
-                if std::env::var_os("RULE_SHOW").is_some() && typed {
+                if std::env::var_os("WALCAST_SHOW").is_some() && typed {
                     println!("{error} <- {text}");
                 }
             }
@@ -253,7 +253,7 @@ async fn filters_judge_rows_as_postgres_does() {
             }
             Err(error) => {
                 tally.refused += 1;
-                if std::env::var_os("RULE_SHOW").is_some() {
+                if std::env::var_os("WALCAST_SHOW").is_some() {
                     println!("{error} <- {text}");
                 }
             }
