@@ -10,6 +10,7 @@ use crate::change::relation::Column;
 use crate::change::relation::ColumnDescription;
 use crate::change::relation::Relation;
 use crate::change::relation::RelationDescription;
+use crate::change::relation::ReplicaIdentity;
 use crate::change::types::Collation;
 use crate::change::types::Kind;
 use crate::change::types::Type;
@@ -91,8 +92,11 @@ fn describe(
         .collect();
     let position = |name: &str| columns.iter().position(|column| &*column.name == name);
     let key = table.map(|table| table.primary_key.as_slice()).unwrap_or_default();
-    let primary_key =
-        key.iter().map(|name| position(name)).collect::<Option<Vec<usize>>>().unwrap_or_default();
+    let primary_key = if description.identity == ReplicaIdentity::Index {
+        (0..columns.len()).filter(|at| columns.get(*at).is_some_and(|it| it.in_identity)).collect()
+    } else {
+        key.iter().map(|name| position(name)).collect::<Option<Vec<usize>>>().unwrap_or_default()
+    };
     Relation {
         id: description.id,
         version: 0,

@@ -65,8 +65,10 @@ pub struct Relation {
     pub identity: ReplicaIdentity,
     /// The columns, in the order of every tuple.
     pub columns: Vec<Column>,
-    /// The positions in [`columns`](Relation::columns) of the primary key, in the key's order;
-    /// empty where the table has none or it is not published whole.
+    /// The positions in [`columns`](Relation::columns) of the key that clients tell rows apart by:
+    /// the primary key, in the key's order, or, where the replica identity is another index, that
+    /// one's columns, because old rows come with these alone. Empty where the table has none or it
+    /// is not published whole.
     pub primary_key: Vec<usize>,
 }
 

@@ -18,6 +18,7 @@ mod deployment;
 mod drain;
 mod hostile;
 mod http;
+mod images;
 mod ingest;
 mod large;
 mod rules;
