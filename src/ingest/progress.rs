@@ -103,6 +103,11 @@ impl Progress {
         }
     }
 
+    /// Holds back so much from now on. What was confirmed stays so.
+    pub const fn set_window(&mut self, window: Window) {
+        self.window = window;
+    }
+
     /// Begins anew with another source. What is still in flight counts no more.
     pub fn begin(&mut self, confirmed: Lsn) {
         let handed_over = self.handed_over;

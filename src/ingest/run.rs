@@ -20,6 +20,7 @@ use crate::ingest::error::IngestError;
 use crate::ingest::error::NextStep;
 use crate::ingest::error::next_step;
 use crate::ingest::progress::Progress;
+use crate::ingest::progress::Window;
 use crate::ingest::slot;
 use crate::ingest::slot::Slot;
 use crate::ingest::slot::SlotError;
@@ -129,6 +130,7 @@ impl Ingest {
         }
         let slot = slot::find_or_create(&mut commands, &self.settings.slot).await?;
         let options = self.settings.slot.options(commands.parameter("server_version"));
+        self.hold_back(slot.budget_bytes);
         let goes_on = self.goes_on(system.source, slot);
         if !goes_on {
             // Fed before anything of it comes; void if the stream does not begin after all.
@@ -142,6 +144,22 @@ impl Ingest {
         }
         self.interrupted = false;
         Ok(Stream::new(walsender, &self.settings, slot.sender_timeout_ms, self.left))
+    }
+
+    /// Holds back the window of the settings, but at most a quarter of what Postgres keeps for a
+    /// slot: it counts from an older position than the confirmed one, and somebody who is late
+    /// needs room, too.
+    fn hold_back(&mut self, budget_bytes: Option<u64>) {
+        let wanted = self.settings.window;
+        let bytes = budget_bytes.map_or(wanted.bytes, |budget| wanted.bytes.min(budget / 4));
+        if bytes < wanted.bytes {
+            tracing::warn!(
+                bytes,
+                wanted = wanted.bytes,
+                "the window is a quarter of max_slot_wal_keep_size, which is too small for it"
+            );
+        }
+        self.progress.set_window(Window { bytes, ..wanted });
     }
 
     /// Whether what comes from this slot follows on what was fed. Not so after a failover, where

@@ -65,6 +65,8 @@ pub struct Slot {
     pub flushed_lsn: Lsn,
     /// How long the server waits for a status before it ends the connection; absent: for ever.
     pub sender_timeout_ms: Option<u64>,
+    /// How much log Postgres keeps for a slot before it gives it up; absent: all.
+    pub budget_bytes: Option<u64>,
 }
 
 /// Why the slot can't be read.
@@ -203,8 +205,8 @@ pub(crate) async fn find_or_create(
         None if settings.create => create(commands, settings).await?,
         None => return Err(SlotError::Missing { name }),
     };
-    let Server { flushed_lsn, sender_timeout_ms, .. } = server;
-    Ok(Slot { confirmed_lsn, flushed_lsn, sender_timeout_ms })
+    let Server { flushed_lsn, sender_timeout_ms, budget_bytes, .. } = server;
+    Ok(Slot { confirmed_lsn, flushed_lsn, sender_timeout_ms, budget_bytes })
 }
 
 /// Drops the slot. What it held is gone: the next one begins at the log's end.
@@ -221,6 +223,7 @@ struct Server {
     database: String,
     flushed_lsn: Lsn,
     sender_timeout_ms: Option<u64>,
+    budget_bytes: Option<u64>,
 }
 
 async fn audit(commands: &mut Commands, settings: &Settings) -> Result<Server, SlotError> {
@@ -229,6 +232,7 @@ async fn audit(commands: &mut Commands, settings: &Settings) -> Result<Server, S
     let text = format!(
         "SELECT current_setting('wal_level') AS wal_level, current_database() AS database, \
          (SELECT setting FROM pg_settings WHERE name = 'wal_sender_timeout') AS sender_timeout, \
+         (SELECT setting FROM pg_settings WHERE name = 'max_slot_wal_keep_size') AS budget_mb, \
          CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() \
          ELSE pg_current_wal_flush_lsn() END AS flushed, \
          pg_is_in_recovery() AND current_setting('server_version_num')::int < 160000 AS standby, \
@@ -252,7 +256,10 @@ async fn audit(commands: &mut Commands, settings: &Settings) -> Result<Server, S
     let flushed_lsn = cell("flushed").and_then(|lsn| lsn.parse().ok()).ok_or_else(malformed)?;
     let sender_timeout_ms = cell("sender_timeout").and_then(|text| text.parse().ok());
     let sender_timeout_ms = sender_timeout_ms.filter(|timeout| *timeout > 0);
-    Ok(Server { database, flushed_lsn, sender_timeout_ms })
+    // -1, which is no number here, means that there is none.
+    let budget_mb = cell("budget_mb").and_then(|text| text.parse::<u64>().ok());
+    let budget_bytes = budget_mb.map(|megabytes| megabytes.saturating_mul(1 << 20));
+    Ok(Server { database, flushed_lsn, sender_timeout_ms, budget_bytes })
 }
 
 fn examine(row: &AnswerRow, name: &str, database: &str) -> Result<Lsn, SlotError> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use walcast::cli::demo::postgres::PrivateServer;
 use walcast::ingest::State;
+use walcast::ingest::progress::Window;
 use walcast::ring::feed::Feed;
 
 use super::stage::NO_WINDOW;
@@ -159,6 +160,35 @@ async fn the_window_holds_the_slot_back_until_it_has_passed() {
         "SELECT confirmed_flush_lsn >= '{end_lsn}' FROM pg_replication_slots \
          WHERE slot_name = '{}'",
         database.name
+    );
+    until(&client, &reached).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_window_is_a_part_of_what_the_server_keeps_for_a_slot() {
+    let options = support::options()
+        .parameter("max_slot_wal_keep_size", "4MB")
+        .parameter("checkpoint_timeout", "1h");
+    let server = PrivateServer::start(options).unwrap();
+    let string = server.connection_string("postgres");
+    let client = support::connect(&string).await;
+    client.batch_execute(TABLE).await.unwrap();
+    let mut settings = settings(&string, "walcast");
+    // Neither is passed in this test.
+    settings.window = Window { bytes: 1 << 30, age: Duration::from_hours(1) };
+    let mut stage = Stage::start(settings).await;
+    stage.live().await;
+    client.batch_execute("INSERT INTO t VALUES (1)").await.unwrap();
+    let first = stage.transaction().await.end_lsn.unwrap();
+    assert!(confirmed(&client, "walcast").await < first);
+    for _ in 0..3 {
+        let fill = "INSERT INTO t SELECT generate_series(1, 10000)";
+        client.batch_execute(fill).await.unwrap();
+        stage.transaction().await;
+    }
+    let reached = format!(
+        "SELECT confirmed_flush_lsn >= '{first}' AND \
+         pg_current_wal_lsn() - confirmed_flush_lsn > 500000 FROM pg_replication_slots"
     );
     until(&client, &reached).await;
 }
