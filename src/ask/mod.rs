@@ -132,17 +132,35 @@ pub struct Told {
     pub answer: Result<Arc<Answer>, AskError>,
 }
 
-/// Someone who waits for an answer. There is room in the channel for as many as they have asked.
+/// Someone who waits for an answer.
 #[derive(Clone, Debug)]
-struct Listener {
+pub struct Listener {
     ticket: u64,
     tell: mpsc::Sender<Told>,
 }
 
+impl Listener {
+    /// Tells them. There is room in the channel for as many as they have asked, or they are gone.
+    pub fn tell(&self, answer: Result<Arc<Answer>, AskError>) {
+        let _gone = self.tell.try_send(Told { ticket: self.ticket, answer });
+    }
+}
+
+/// A question on its way.
 #[derive(Debug)]
-struct Job {
-    question: Question,
-    listener: Listener,
+pub struct Job {
+    /// What is asked.
+    pub question: Question,
+    /// Who asks.
+    pub listener: Listener,
+}
+
+impl Answer {
+    /// An answer whose memory nobody counts.
+    #[must_use]
+    pub const fn new(visibility: Arc<Visibility>, insert_lsn: Lsn, rows: Transaction) -> Answer {
+        Answer { visibility, insert_lsn, rows, _held: None }
+    }
 }
 
 /// Asks. Cheap to clone.
@@ -153,10 +171,17 @@ pub struct Asker {
 }
 
 impl Asker {
+    /// An asker, and the end where somebody takes up to `jobs_max` questions that wait.
+    #[must_use]
+    pub fn new(rows_max: usize, jobs_max: usize) -> (Asker, mpsc::Receiver<Job>) {
+        let (jobs, taken) = mpsc::channel(jobs_max);
+        (Asker { jobs, rows_max }, taken)
+    }
+
     /// An asker whom nobody answers: every question is refused.
     #[must_use]
     pub fn unanswered() -> Asker {
-        Asker { jobs: mpsc::channel(1).0, rows_max: 0 }
+        Asker::new(0, 1).0
     }
 
     /// How many rows an answer may have.

@@ -21,7 +21,6 @@ use crate::ask::Job;
 use crate::ask::Listener;
 use crate::ask::Question;
 use crate::ask::Settings;
-use crate::ask::Told;
 use crate::ask::query::Connection;
 use crate::ask::query::QueryError;
 use crate::ask::query::late;
@@ -73,7 +72,7 @@ impl Pool {
     /// A pool without connections yet, and the way to ask it.
     #[must_use]
     pub fn new(settings: Settings, dial: Dial, metrics: Arc<Metrics>) -> (Asker, Pool) {
-        let (sender, jobs) = mpsc::channel(JOBS_MAX);
+        let (asker, jobs) = Asker::new(settings.rows_max, JOBS_MAX);
         let units = settings.held_bytes_max.max(settings.bytes_max).div_ceil(UNIT);
         let memory = Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS)));
         let pool = Pool {
@@ -86,7 +85,7 @@ impl Pool {
             flush: None,
             office: Office { settings, dial, memory, metrics },
         };
-        (Asker { jobs: sender, rows_max: settings.rows_max }, pool)
+        (asker, pool)
     }
 
     /// Answers until the last asker is gone.
@@ -175,9 +174,7 @@ async fn flush_due(flush: Option<(Instant, Lsn)>) -> Lsn {
 
 fn tell(listeners: &[Listener], answer: &Result<Arc<Answer>, AskError>) {
     for listener in listeners {
-        let told = Told { ticket: listener.ticket, answer: answer.clone() };
-        // They have room for what they asked, or are gone.
-        let _gone = listener.tell.try_send(told);
+        listener.tell(answer.clone());
     }
 }
 

@@ -152,7 +152,7 @@ impl Connection {
         });
         let (visibility, insert_lsn) = moment(row.ok_or(QueryError::Malformed)?)?;
         let rows = TransactionBuilder::new(Xid(0), insert_lsn, Timestamp(0)).commit(insert_lsn);
-        Ok(Answer { visibility: Arc::new(visibility), insert_lsn, rows, _held: None })
+        Ok(Answer::new(Arc::new(visibility), insert_lsn, rows))
     }
 
     async fn rows(&self, select: &Select, settings: &Settings) -> Result<Answer, QueryError> {
@@ -190,7 +190,7 @@ impl Connection {
         let ((visibility, insert_lsn), builder) =
             answered.zip(builder).ok_or(QueryError::Malformed)?;
         let rows = builder.commit(insert_lsn);
-        Ok(Answer { visibility: Arc::new(visibility), insert_lsn, rows, _held: None })
+        Ok(Answer::new(Arc::new(visibility), insert_lsn, rows))
     }
 }
 

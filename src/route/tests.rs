@@ -1,5 +1,7 @@
 //! A shard without sockets and without Postgres: what each session is sent, step by step.
 
+mod handover;
+
 use std::cell::Cell;
 use std::cell::RefCell;
 use std::io;
@@ -7,7 +9,10 @@ use std::io::IoSlice;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
+
 use crate::ask::Asker;
+use crate::ask::Job;
 use crate::auth::Settings as AuthSettings;
 use crate::auth::Verifier;
 use crate::catalog::Catalog;
@@ -143,6 +148,10 @@ struct World {
     catalog: Arc<Catalog>,
     relation: Arc<Relation>,
     end: u64,
+    /// The number of the next transaction.
+    xid: u32,
+    /// What the shard has asked Postgres.
+    asked: mpsc::Receiver<Job>,
 }
 
 fn relation(version: u64, columns: &[&str]) -> Arc<Relation> {
@@ -173,17 +182,18 @@ impl World {
         let snapshot = Snapshot::of(1, &[Arc::clone(&relation)], ROLE);
         let catalog = Arc::new(Catalog::read_once(snapshot));
         let table = TableName::parse("orders");
+        let (asker, asked) = Asker::new(100, 100);
         let shared = Shared {
             catalog: Arc::clone(&catalog),
             policies: Arc::new(Policies::new([(table, Policy::Open)])),
-            asker: Asker::unanswered(),
+            asker,
             metrics: Arc::default(),
             routed: Routed::new(),
         };
         let settings = Settings { outbox_bytes_max, ..Settings::default() };
         let mut shard = Shard::new(settings, shared);
         shard.incoming.push_back(Feed::Start { source: SOURCE, tail: Lsn::new(100) });
-        let mut world = World { shard, catalog, relation, end: 100 };
+        let mut world = World { shard, catalog, relation, end: 100, xid: 1, asked };
         world.turn();
         world
     }
@@ -212,7 +222,8 @@ impl World {
     /// A transaction that inserts rows with these numbers and a body of some bytes.
     fn insert(&mut self, ids: impl IntoIterator<Item = usize>, body: usize) {
         self.end += 10;
-        let mut builder = TransactionBuilder::new(Xid(1), Lsn::new(self.end - 5), Timestamp(0));
+        let mut builder =
+            TransactionBuilder::new(Xid(self.xid), Lsn::new(self.end - 5), Timestamp(0));
         for id in ids {
             let mut wire =
                 u16::try_from(self.relation.columns.len()).unwrap().to_be_bytes().to_vec();

@@ -225,7 +225,7 @@ fn order_by(text: &str) -> Option<OrderBy> {
         };
         words.truncate(words.len() - 2);
     }
-    let descending = is(words.last(), "desc");
+    let descending = words.len() > 1 && is(words.last(), "desc");
     if words.len() > 1 && (descending || is(words.last(), "asc")) {
         words.pop();
     }
@@ -315,5 +315,41 @@ mod tests {
         assert!(both.contains("both `where` and `filter`"), "{both}");
         let since = error(r#"{"type":"subscribe","id":"a","table":"t","since":"x"}"#);
         assert!(since.contains("`since` is not a cursor"), "{since}");
+    }
+
+    #[test]
+    fn an_order_is_read_and_what_belongs_to_a_snapshot_is_refused_without_one() {
+        let snapshot = |more: &str| {
+            format!(r#"{{"type":"subscribe","id":"a","table":"t","snapshot":true,{more}}}"#)
+        };
+        let text = snapshot(r#""order":["a","b DESC","c  asc nulls first","desc"],"limit":5"#);
+        let Ok(Request::Subscribe(subscribe)) = parse(&text) else { panic!("{text}") };
+        let snapshot_request = subscribe.snapshot.unwrap();
+        let order: Vec<_> = snapshot_request.order.iter().collect();
+        let read: Vec<_> =
+            order.iter().map(|by| (&*by.column, by.descending, by.nulls_first)).collect();
+        let expected = [
+            ("a", false, None),
+            ("b", true, None),
+            ("c", false, Some(true)),
+            ("desc", false, None),
+        ];
+        assert_eq!((read.as_slice(), snapshot_request.limit), (expected.as_slice(), Some(5)));
+        for (more, message) in [
+            (r#""order":["a up"]"#, "`order` is malformed"),
+            (r#""order":["a nulls"]"#, "`order` is malformed"),
+            (r#""order":[""]"#, "`order` is malformed"),
+            (r#""latest_by":["a"]"#, "`latest_by` needs an `order`"),
+            (r#""limit":0"#, "`limit` is 0"),
+            (r#""limit":-1"#, "invalid value"),
+            (r#""order":["a","a","a","a","a","a","a","a","a"]"#, "too many columns"),
+        ] {
+            let error = error(&snapshot(more));
+            assert!(error.contains(message), "{more}: {error}");
+        }
+        for more in [r#""order":["a"]"#, r#""limit":1"#, r#""latest_by":["a"]"#] {
+            let text = format!(r#"{{"type":"subscribe","id":"a","table":"t",{more}}}"#);
+            assert!(error(&text).contains("are for a snapshot"), "{more}");
+        }
     }
 }
