@@ -24,6 +24,7 @@ use tokio::time::interval;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::ask::Asker;
 use crate::ask::Pool;
 use crate::auth::AuthError;
 use crate::auth::Verifier;
@@ -138,8 +139,7 @@ impl Daemon {
         let verifier = Arc::new(Verifier::new(config.auth.clone())?);
         let catalog = Arc::new(Catalog::connect(settings::catalog(&config)?).await?);
         let metrics = Arc::new(Metrics::default());
-        let dial = Dial::new(&settings::catalog(&config)?)?;
-        let (asker, pool) = Pool::new(settings::ask(&config), dial, Arc::clone(&metrics));
+        let (asker, pool) = pool(&config, &metrics)?;
         let mut daemon = Daemon {
             address: config.listen.address,
             metrics: Arc::clone(&metrics),
@@ -330,6 +330,12 @@ impl Drop for Daemon {
         self.stop_serving.hurried.cancel();
         self.stop_ingest.cancel();
     }
+}
+
+/// Who asks Postgres for rows, and who answers; not started yet.
+fn pool(config: &Config, metrics: &Arc<Metrics>) -> Result<(Asker, Pool), DaemonError> {
+    let dial = Dial::new(&settings::catalog(config)?)?;
+    Ok(Pool::new(settings::ask(config), dial, Arc::clone(metrics)))
 }
 
 async fn ended(stages: &mut JoinSet<Result<(), DaemonError>>) -> DaemonError {

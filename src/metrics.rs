@@ -15,6 +15,7 @@ pub struct Metrics {
     undecided: AtomicU64,
     snapshots_asked: AtomicU64,
     snapshots_shared: AtomicU64,
+    snapshot_rows: AtomicU64,
     referenced: AtomicU64,
     outbox_bytes: AtomicUsize,
     sessions: AtomicUsize,
@@ -43,6 +44,12 @@ impl Metrics {
     /// Counts a query for a snapshot's rows.
     pub fn snapshot_asked(&self) {
         self.snapshots_asked.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts rows that a query brought.
+    pub fn snapshot_rows(&self, rows: usize) {
+        let rows = u64::try_from(rows).unwrap_or(u64::MAX);
+        self.snapshot_rows.fetch_add(rows, Ordering::Relaxed);
     }
 
     /// Counts a snapshot whose rows an earlier, equal question brings.
@@ -103,6 +110,7 @@ impl Metrics {
             ("undecided".to_owned(), load(&self.undecided)),
             ("snapshots_asked".to_owned(), load(&self.snapshots_asked)),
             ("snapshots_shared".to_owned(), load(&self.snapshots_shared)),
+            ("snapshot_rows".to_owned(), load(&self.snapshot_rows)),
             ("referenced".to_owned(), load(&self.referenced)),
             ("sessions".to_owned(), self.sessions().try_into().unwrap_or(u64::MAX)),
             ("outbox_bytes".to_owned(), self.outbox_bytes().try_into().unwrap_or(u64::MAX)),

@@ -227,6 +227,7 @@ impl Office {
             };
             match standing.ask(question, &self.settings).await {
                 Ok(mut answer) => {
+                    self.metrics.snapshot_rows(answer.rows.len());
                     let used = answer.rows.bytes().div_ceil(UNIT);
                     if let Some(permit) = &mut held {
                         let rest = permit.num_permits().saturating_sub(used);

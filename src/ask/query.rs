@@ -102,7 +102,7 @@ impl Connection {
         let timeout = settings.timeout.as_millis();
         let mut prepare = format!(
             "SET search_path = ''; SET default_transaction_read_only = on; SET jit = off; \
-             SET standard_conforming_strings = on; SET row_security = on; SET lock_timeout = '5s'; \
+             SET standard_conforming_strings = on; SET row_security = on; \
              SET idle_in_transaction_session_timeout = '60s'; SET statement_timeout = {timeout};"
         );
         for (name, setting) in SESSION {
