@@ -21,6 +21,7 @@ use crate::schema::note_shape;
 use crate::server::Server;
 use crate::server::kill;
 use crate::server::pause;
+use crate::server::reload;
 
 /// A fault that was done.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +61,8 @@ impl Stage {
             | Fault::PostgresPaused
             | Fault::BackendKilled
             | Fault::WalsenderTerminated
-            | Fault::WalsenderPaused => self.to_postgres(fault, &mut dice).await,
+            | Fault::WalsenderPaused
+            | Fault::CommitsHeldUp => self.to_postgres(fault, &mut dice).await,
             Fault::ClientsCut
             | Fault::ClientsHalfOpen
             | Fault::ClientsFrozen
@@ -104,6 +106,7 @@ impl Stage {
             Fault::PostgresStoppedFast => self.server.restart(Stop::Fast, down).await,
             Fault::PostgresStoppedAtOnce => self.server.restart(Stop::Immediate, down).await,
             Fault::PostgresPaused => self.server.pause(dice.milliseconds(300, 4000)).await,
+            Fault::CommitsHeldUp => return self.hold_commits_up(dice).await,
             _ => {
                 let Some(walsender) = self.server.walsender().await else { return false };
                 match fault {
@@ -119,6 +122,21 @@ impl Stage {
                 }
             }
         }
+        true
+    }
+
+    /// Lets commits wait for a standby that does not exist, and clients begin anew meanwhile: what
+    /// was decoded already is not in their snapshots.
+    async fn hold_commits_up(&self, dice: &mut Dice) -> bool {
+        let client = self.server.connect_soon().await;
+        let set = "ALTER SYSTEM SET synchronous_standby_names = 'nobody'";
+        if client.batch_execute(set).await.is_err() || reload(&client).await.is_err() {
+            return false;
+        }
+        sleep(dice.milliseconds(100, 500)).await;
+        self.let_forget(dice);
+        sleep(dice.milliseconds(200, 1500)).await;
+        self.server.release_commits().await;
         true
     }
 

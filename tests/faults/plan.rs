@@ -59,7 +59,8 @@ pub(crate) struct Watch {
 }
 
 /// Something that goes wrong. A client that forgets is one more that comes anew: what it held and
-/// its cursors are gone.
+/// its cursors are gone. Commits that are held up are in the log, and decoded, before anybody sees
+/// them in a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Fault {
     WalcastKilled,
@@ -72,6 +73,7 @@ pub(crate) enum Fault {
     BackendKilled,
     WalsenderTerminated,
     WalsenderPaused,
+    CommitsHeldUp,
     ClientsCut,
     ClientsHalfOpen,
     ClientsFrozen,
@@ -103,7 +105,7 @@ const ALWAYS: [Fault; 6] = [
 ];
 
 /// The others.
-const MORE: [Fault; 22] = [
+const MORE: [Fault; 23] = [
     Fault::WalcastPaused,
     Fault::PostgresStoppedFast,
     Fault::PostgresStoppedAtOnce,
@@ -111,6 +113,7 @@ const MORE: [Fault; 22] = [
     Fault::BackendKilled,
     Fault::WalsenderTerminated,
     Fault::WalsenderPaused,
+    Fault::CommitsHeldUp,
     Fault::ClientsHalfOpen,
     Fault::ClientsFrozen,
     Fault::ClientsSlow,

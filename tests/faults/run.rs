@@ -139,6 +139,7 @@ async fn ended(tasks: &mut JoinSet<()>) {
 /// Everything runs and flows again.
 async fn heal(stage: &Stage) {
     stage.server.run().await;
+    stage.server.release_commits().await;
     stage.near.heal();
     stage.far.heal();
 }

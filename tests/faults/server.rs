@@ -73,6 +73,17 @@ impl Server {
         pause(&working_in(&data), how_long).await;
     }
 
+    /// Lets commits wait for nobody, until it has worked.
+    pub(crate) async fn release_commits(&self) {
+        loop {
+            let client = self.connect_soon().await;
+            let reset = client.batch_execute("ALTER SYSTEM RESET synchronous_standby_names").await;
+            if reset.is_ok() && reload(&client).await.is_ok() {
+                return;
+            }
+        }
+    }
+
     /// The process of walcast's walsender, if there is one.
     pub(crate) async fn walsender(&self) -> Option<u32> {
         let client = self.connect().await.ok()?;
@@ -85,6 +96,11 @@ impl Server {
     pub(crate) fn log_path(&self) -> std::path::PathBuf {
         self.0.log_path()
     }
+}
+
+/// Has the server read its settings again.
+pub(crate) async fn reload(client: &Client) -> Result<(), tokio_postgres::Error> {
+    client.batch_execute("SELECT pg_reload_conf()").await
 }
 
 /// Stops processes for a while. A shell does it, which lets them go on although we are killed.
