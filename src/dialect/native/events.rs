@@ -73,7 +73,9 @@ impl Encode for Events {
 pub fn event(json: &serde_json::Value) -> Vec<u8> {
     let cursor = json.get("cursor").and_then(serde_json::Value::as_str);
     let id = cursor.map(|cursor| format!("id: {cursor}\n")).unwrap_or_default();
-    format!("{id}data: {json}\n\n").into_bytes()
+    // What a `restart` asks for, a browser does by itself.
+    let retry = json.get("retry_ms").map(|retry| format!("retry: {retry}\n")).unwrap_or_default();
+    format!("{id}{retry}data: {json}\n\n").into_bytes()
 }
 
 /// What a stream begins with: a comment, so that something is sent before the first change, and
@@ -109,6 +111,13 @@ mod tests {
     use super::*;
     use crate::change::cursor::Source;
     use crate::change::lsn::Lsn;
+
+    #[test]
+    fn a_restart_tells_a_browser_when_to_come_back() {
+        let json = serde_json::json!({ "type": "restart", "retry_ms": 1234, "cursor": "1.2.3.0" });
+        let event = String::from_utf8(event(&json)).unwrap();
+        assert!(event.starts_with("id: 1.2.3.0\nretry: 1234\ndata: {"), "{event}");
+    }
 
     #[test]
     fn a_frame_is_an_event_with_its_cursor() {
