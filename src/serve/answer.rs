@@ -12,14 +12,15 @@ use hyper::header::HeaderName;
 use hyper::header::HeaderValue;
 use hyper::header::RETRY_AFTER;
 use hyper::header::WWW_AUTHENTICATE;
+use serde::Deserialize;
 
 use crate::dialect::native::request::RequestError;
 use crate::dialect::native::write;
 use crate::route::plan::Refusal;
 use crate::route::session::Close;
-use crate::serve::events::Stream;
+use crate::serve::stream::Stream;
 
-/// An answer: whole, or a stream of events.
+/// An answer: whole, or sent while its session lives.
 pub(crate) type Answer = Response<Either<Full<Bytes>, Stream>>;
 
 /// An answer without a body.
@@ -79,6 +80,18 @@ pub(crate) fn refuse_subscription(refusal: &Refusal) -> Answer {
     let code = refusal.code();
     let hint = refusal.hint();
     refuse_with(status_of(code), code, &refusal.to_string(), hint.as_deref())
+}
+
+/// The refusal of a subscription that has ended with this `error` frame.
+pub(crate) fn refuse_ended(json: &[u8]) -> Answer {
+    #[derive(Default, Deserialize)]
+    struct Ended {
+        code: String,
+        message: String,
+        hint: Option<String>,
+    }
+    let Ended { code, message, hint } = serde_json::from_slice(json).unwrap_or_default();
+    refuse_with(status_of(&code), &code, &message, hint.as_deref())
 }
 
 /// The status of a subscription's refusal.

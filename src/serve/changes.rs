@@ -18,20 +18,26 @@ use hyper::header::IF_NONE_MATCH;
 use tokio::time::Instant;
 use tokio::time::timeout_at;
 
+use crate::dialect::native::events;
 use crate::route::outbox::Wire;
 use crate::serve::Front;
 use crate::serve::answer;
 use crate::serve::answer::Answer;
+use crate::serve::answer::refuse;
 use crate::serve::asked;
-use crate::serve::gathered::Gathered;
-use crate::serve::gathered::GatheringWire;
+use crate::serve::buffer::Buffer;
+use crate::serve::buffer::type_of;
 use crate::serve::visit::Line;
 use crate::serve::visit::Visit;
 
+/// Fields that say something of the rows that are there.
+const OF_ROWS: [&str; 4] = ["snapshot", "order", "limit", "latest_by"];
 /// How long an answer is waited for where the client does not say.
 const WAIT: Duration = Duration::from_secs(25);
 /// How long a client may wait, in seconds: proxies give up after sixty.
 const WAIT_MAX: u64 = 55;
+/// Bytes after which an answer is full. It is passed by one write at the most.
+const BYTES: usize = 1 << 20;
 /// How much longer an answer may take whose cursor is far back.
 const CATCH_UP: Duration = Duration::from_secs(5);
 
@@ -48,14 +54,18 @@ pub(crate) async fn answer(
     if let Some(known) = &known {
         fields.entry("since").or_insert_with(|| known.as_str().into());
     }
+    if let Some(wrong) = OF_ROWS.iter().find(|name| fields.contains_key(**name)) {
+        let message = format!("`{wrong}` is for /v1/rows, whose cursor is good here");
+        return Err(Box::new(refuse(StatusCode::BAD_REQUEST, "bad_request", &message)));
+    }
     let since = fields.get("since").and_then(|since| since.as_str()).map(str::to_owned);
     let subscribe = asked::subscription(fields)?;
-    let wire = Rc::new(GatheringWire::new(line));
-    let shared: Rc<dyn Wire> = Rc::<GatheringWire>::clone(&wire);
-    let visit = Visit::open(front, line, shared, claims)?;
+    let buffer = Rc::new(Buffer::new(line));
+    let wire: Rc<dyn Wire> = Rc::<Buffer>::clone(&buffer);
+    let visit = Visit::open(front, line, wire, claims)?;
     visit.subscribe(subscribe)?;
     let is_known = known.is_some() && known == since;
-    let changes = gather(&visit, &wire, since, Instant::now() + wait).await?;
+    let changes = gather(&visit, &buffer, since, Instant::now() + wait).await?;
     Ok(changes.into_answer(is_known))
 }
 
@@ -64,6 +74,32 @@ fn entity_tag(headers: &HeaderMap) -> Option<String> {
     let text = headers.get(IF_NONE_MATCH)?.to_str().ok()?.trim();
     let quoted = text.strip_prefix("W/").unwrap_or(text);
     quoted.strip_prefix('"')?.strip_suffix('"').map(str::to_owned)
+}
+
+/// Frames for an answer.
+#[derive(Default)]
+struct Gathered {
+    /// The frames, joined by commas.
+    frames: Vec<u8>,
+    /// The newest cursor among them, and among those that were left out.
+    cursor: Option<String>,
+}
+
+impl Gathered {
+    /// Takes the frames for which `wanted` is true of their type.
+    fn read(&mut self, events: &[u8], wanted: impl Fn(&str) -> bool) {
+        for event in events::events(events) {
+            if let Some(cursor) = event.cursor {
+                self.cursor = Some(cursor.to_owned());
+            }
+            if wanted(&type_of(event.json)) {
+                if !self.frames.is_empty() {
+                    self.frames.push(b',');
+                }
+                self.frames.extend_from_slice(event.json);
+            }
+        }
+    }
 }
 
 /// What an answer tells.
@@ -76,7 +112,7 @@ struct Changes {
 /// Waits for changes until `deadline`.
 async fn gather(
     visit: &Visit,
-    wire: &GatheringWire,
+    buffer: &Buffer,
     since: Option<String>,
     deadline: Instant,
 ) -> Result<Changes, Box<Answer>> {
@@ -89,22 +125,22 @@ async fn gather(
     };
     let mut gathered = Gathered { cursor: since, ..Gathered::default() };
     loop {
-        let drained = visit.drain().unwrap_or(true);
-        gathered.read(&wire.take(), wanted);
+        gathered.read(&buffer.take(), wanted);
+        let drained = visit.drain().unwrap_or(true) && buffer.is_empty();
         if let Some(close) = visit.closing() {
             return Err(Box::new(answer::refuse_closed(close)));
         }
         let here = visit.delivered_to().filter(|_| drained);
         let late = Instant::now() >= deadline;
         let too_late = Instant::now() >= deadline + CATCH_UP;
-        let done = here.is_some() && (late || !gathered.is_empty());
-        if done || too_late || wire.is_full() || !visit.is_subscribed() {
+        let done = here.is_some() && (late || !gathered.frames.is_empty());
+        if done || too_late || gathered.frames.len() >= BYTES || !visit.is_subscribed() {
             let more = here.is_none() && visit.is_subscribed();
             let cursor = here.or(gathered.cursor).unwrap_or_default();
             return Ok(Changes { frames: gathered.frames, cursor, more });
         }
         let patience = if late { deadline + CATCH_UP } else { deadline };
-        let _late = timeout_at(patience, wire.woken.notified()).await;
+        let _late = timeout_at(patience, buffer.woken()).await;
         // It waits, so it is there: a connection that was closed has no answer under way.
         visit.heard();
     }
@@ -133,6 +169,18 @@ impl Changes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn frames_that_are_not_wanted_leave_their_cursor() {
+        let events = b"id: 1\ndata: {\"type\":\"row\",\"a\":1}\n\n:\n\n\
+                       data: {\"a\":2,\"type\":\"error\"}\n\n\
+                       id: 2\ndata: {\"cursor\":\"2\",\"type\":\"heartbeat\"}\n\n";
+        let mut gathered = Gathered::default();
+        gathered.read(events, |of| of != "heartbeat");
+        let frames = std::str::from_utf8(&gathered.frames).unwrap();
+        assert_eq!(frames, r#"{"type":"row","a":1},{"a":2,"type":"error"}"#);
+        assert_eq!(gathered.cursor.as_deref(), Some("2"));
+    }
 
     #[test]
     fn an_entity_tag_is_a_cursor_in_quotes() {

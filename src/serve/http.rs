@@ -38,6 +38,7 @@ use crate::serve::credentials;
 use crate::serve::events;
 use crate::serve::origin;
 use crate::serve::origin::Asker;
+use crate::serve::rows;
 use crate::serve::visit::Line;
 use crate::serve::websocket;
 
@@ -116,10 +117,13 @@ async fn respond(front: &Rc<Front>, line: &Rc<Line>, request: Request<Incoming>)
         "/v1/ws" => Ok(answer::refuse_method("GET")),
         "/v1/events" if is_asked => events::answer(front, line, request).await,
         "/v1/changes" if is_asked => changes::answer(front, line, request).await,
-        "/v1/events" | "/v1/changes" if request.method() == Method::OPTIONS => Ok(preflight()),
-        "/v1/events" | "/v1/changes" => Ok(answer::refuse_method("GET, POST")),
+        "/v1/rows" if is_asked => rows::answer(front, line, request).await,
+        "/v1/events" | "/v1/changes" | "/v1/rows" => match *request.method() {
+            Method::OPTIONS => Ok(preflight()),
+            _ => Ok(answer::refuse_method("GET, POST")),
+        },
         _ => {
-            let message = "there are /v1/ws, /v1/events and /v1/changes";
+            let message = "there are /v1/ws, /v1/events, /v1/changes and /v1/rows";
             Ok(refuse(StatusCode::NOT_FOUND, "not_found", message))
         }
     };

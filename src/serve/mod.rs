@@ -38,9 +38,11 @@ mod websocket;
 mod drain;
 pub mod wire;
 mod visit;
+mod buffer;
+mod stream;
 mod events;
-mod gathered;
 mod changes;
+mod rows;
 
 /// What bounds a connection.
 #[derive(Clone, Debug)]

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use crate::auth::Claims;
+use crate::dialect::native::events;
 use crate::dialect::native::events::EVENTS;
 use crate::route::outbox::Wire;
 use crate::route::session::Close;
@@ -20,6 +21,8 @@ use crate::route::subscription::Subscribe;
 use crate::serve::Front;
 use crate::serve::answer;
 use crate::serve::answer::Answer;
+use crate::serve::buffer::Buffer;
+use crate::serve::buffer::type_of;
 
 /// An HTTP connection, as the session in its answer knows it.
 #[derive(Debug, Default)]
@@ -75,6 +78,28 @@ impl Visit {
             shard.count_refusal(&refusal);
             Box::new(answer::refuse_subscription(&refusal))
         })
+    }
+
+    /// Waits until the snapshot that the subscription begins with comes, and leaves it in `buffer`;
+    /// so a snapshot that can't be had is refused by a status, too.
+    pub(crate) async fn begun(&self, buffer: &Buffer) -> Result<(), Box<Answer>> {
+        loop {
+            let _broken = self.drain();
+            if let Some(close) = self.closing() {
+                return Err(Box::new(answer::refuse_closed(close)));
+            }
+            let last =
+                buffer.peek(|events| events::events(events).last().map(|it| it.json.to_vec()));
+            let last = last.unwrap_or_default();
+            if !self.is_subscribed() {
+                return Err(Box::new(answer::refuse_ended(&last)));
+            }
+            if !matches!(type_of(&last).as_str(), "" | "subscribed") {
+                return Ok(());
+            }
+            buffer.woken().await;
+            self.heard();
+        }
     }
 
     /// A number that differs from that of the sessions opened before and after it.

@@ -4,6 +4,7 @@
 mod changes;
 mod events;
 mod origins;
+mod rows;
 mod stop;
 mod switching;
 
@@ -17,7 +18,8 @@ use crate::http::Http;
 /// A table that everybody sees.
 pub(super) async fn open(set: &[&str]) -> Deployment {
     let schema = "CREATE TABLE notes (id int PRIMARY KEY, body text, extra json)";
-    let tables = "[[table]]\nname = 'public.notes'\nopen = true\n";
+    let tables = "[[table]]\nname = 'public.notes'\nopen = true\n\
+                  [[table]]\nname = 'public.accounts'\nopen = true\n";
     Deployment::start(Plan { schema, tables, set, ..Plan::default() }).await
 }
 
