@@ -223,7 +223,12 @@ impl Link {
                 };
                 assert_eq!(frame["code"], code);
             }
-            ("heartbeat", None) => {
+            ("heartbeat" | "restart", None) => {
+                assert!(of == "heartbeat" || *self.side.stopping.borrow(), "{frame}");
+                if frame.get("cursor").is_none() {
+                    assert_eq!(of, "restart");
+                    return;
+                }
                 for id in self.subscriptions.keys().cloned().collect::<Vec<_>>() {
                     if self.subscriptions[&id].answered {
                         self.reach(&id, frame, world);

@@ -183,6 +183,7 @@ impl World {
             ping_seconds: PING_SECONDS,
             silence: Duration::from_secs(SILENCE_SECONDS.into()),
             origins: Vec::new(),
+            drain: Duration::from_secs(1),
         };
         let front = Front::new(Rc::clone(&shard), Arc::clone(&self.verifier), settings);
         let (feeds, receiver) = mpsc::channel(FEEDS);
@@ -380,7 +381,10 @@ impl Side {
     /// Asks every client to come back later.
     pub(crate) fn stop(&self) {
         *self.stopping.borrow_mut() = true;
-        self.shard.borrow_mut().close_all();
+        let mut shard = self.shard.borrow_mut();
+        for key in shard.staying() {
+            shard.dismiss(key, Duration::from_secs(1));
+        }
     }
 }
 
@@ -389,6 +393,7 @@ fn settings(random: &mut Random) -> route::shard::Settings {
         subscriptions_max: 5,
         outbox_bytes_max: random.pick(&[700, 2000, 6000, 100_000]),
         frame_bytes_max: 1 << 20,
+        outbox_total_bytes_max: random.pick(&[2000, 1 << 20]),
         handshake_seconds: HANDSHAKE_SECONDS,
         ping_seconds: PING_SECONDS,
         silence_seconds: SILENCE_SECONDS,
