@@ -23,6 +23,8 @@ mod pool;
 mod query;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -85,6 +87,8 @@ pub enum Question {
 /// What Postgres said.
 #[derive(Debug)]
 pub struct Answer {
+    /// Its own, in this process.
+    pub number: u64,
     /// Which transactions it saw.
     pub visibility: Arc<Visibility>,
     /// Where the log's end was after that: whatever it saw ended at or before it.
@@ -158,8 +162,10 @@ pub struct Job {
 impl Answer {
     /// An answer whose memory nobody counts.
     #[must_use]
-    pub const fn new(visibility: Arc<Visibility>, insert_lsn: Lsn, rows: Transaction) -> Answer {
-        Answer { visibility, insert_lsn, rows, _held: None }
+    pub fn new(visibility: Arc<Visibility>, insert_lsn: Lsn, rows: Transaction) -> Answer {
+        static NUMBERS: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        Answer { number, visibility, insert_lsn, rows, _held: None }
     }
 }
 

@@ -41,38 +41,40 @@ use crate::route::slices::Piece;
 use crate::rule::Equality;
 
 /// What a piece that is there already costs, in changes looked at.
-const PIECE_CHANGES: usize = 16;
+pub(crate) const PIECE_CHANGES: usize = 16;
 
 /// One subscription of a reader, with the shapes that it was planned for.
-struct Member {
+pub(crate) struct Member {
     session: SessionKey,
-    id: Rc<str>,
+    pub(crate) id: Rc<str>,
     relation: RelationId,
-    head: Rc<[u8]>,
+    pub(crate) head: Rc<[u8]>,
     shape: Shape,
     /// The value that the shape demands of a column: most changes are told from it by a look.
     equality: Option<Equality>,
     /// What the rows of its snapshot hold already.
     seen: Option<Arc<Visibility>>,
-    /// Whether others of its variant may want the same pieces.
+    /// Whether others of its variant may want the same pieces of the ring.
     is_shared: bool,
+    /// Whether there are others of its variant.
+    pub(crate) has_peers: bool,
     /// Plans for other shapes of the table; `None` where it can't be planned.
     earlier: HashMap<u64, Option<Shape>>,
 }
 
 /// What a session that is behind is sent at once.
 #[derive(Default)]
-struct Slice {
+pub(crate) struct Slice {
     pieces: Vec<Bytes>,
-    bytes: usize,
+    pub(crate) bytes: usize,
     count: usize,
-    looked_at: usize,
+    pub(crate) looked_at: usize,
 }
 
 /// A subscription that can't go on.
-struct Stuck {
-    id: Rc<str>,
-    reason: Gap,
+pub(crate) struct Stuck {
+    pub(crate) id: Rc<str>,
+    pub(crate) reason: Gap,
 }
 
 /// A stretch of the ring, encoded for some subscriptions of one session.
@@ -140,54 +142,6 @@ impl Shard {
         }
     }
 
-    /// Whether the session's first reader has rows of a snapshot to deliver.
-    fn has_rows(&self, key: SessionKey) -> bool {
-        let reader = self.session(key).and_then(|session| session.readers.first());
-        reader.and_then(|it| it.handover.as_ref()).is_some_and(|it| it.rows.is_some())
-    }
-
-    /// Sends some rows of the first reader's snapshot. Filter and policy are asked of each.
-    fn read_rows(&mut self, key: SessionKey) -> Result<(), Stuck> {
-        let (mut frames, mut count) = (Vec::new(), 0);
-        let Some(session) = self.session(key) else { return Ok(()) };
-        let steps = self.settings.steps;
-        let bytes_max = steps.slice_bytes.min(session.outbox.slice_bytes());
-        let Some(reader) = session.readers.first() else { return Ok(()) };
-        let (place, rows) =
-            (reader.place, reader.handover.as_ref().and_then(|it| it.rows.as_ref()));
-        let (Some((answer, begin)), Some(id)) = (rows, reader.ids.first()) else { return Ok(()) };
-        let (answer, begin) = (Arc::clone(answer), *begin);
-        let Some(mut member) = self.member(key, id) else { return Ok(()) };
-        let mut next = begin;
-        let mut body = Vec::new();
-        for row in answer.rows.changes_from(begin) {
-            if frames.len() >= bytes_max || next - begin >= steps.slice_changes {
-                break;
-            }
-            next += 1;
-            let ChangeKind::Insert { new } = row.kind else { continue };
-            let head = Rc::clone(&member.head);
-            let Some(shape) = self.shape_for(&mut member, row.relation) else {
-                return Err(Stuck { id: member.id, reason: Gap::SchemaChanged });
-            };
-            body.clear();
-            let writing = writing(&self.settings, &self.shared);
-            if shape.encode_row(&Images::present(new), writing, &mut body) {
-                shape.dialect.frame(&head, &body, None, &mut frames);
-                count += 1;
-            }
-        }
-        let rest = (next < answer.rows.len()).then_some((answer, next));
-        let reader = self.session_mut(key).and_then(|session| session.readers.first_mut());
-        if let Some(handover) = reader.and_then(|reader| reader.handover.as_mut()) {
-            handover.rows = rest;
-        }
-        let mut slice = Slice::default();
-        slice.push(frames.into(), count);
-        self.deliver(key, &slice, place);
-        Ok(())
-    }
-
     /// Reads a slice for the session's first reader and sends it.
     fn read_slice(
         &mut self,
@@ -230,7 +184,7 @@ impl Shard {
         Ok(())
     }
 
-    fn deliver(&mut self, key: SessionKey, slice: &Slice, next: Place) {
+    pub(crate) fn deliver(&mut self, key: SessionKey, slice: &Slice, next: Place) {
         let Some(session) = self.session_mut(key) else { return };
         // There is room for a slice, and a frame that is larger goes out alone. A refusal would only
         // have it encoded once more.
@@ -313,7 +267,7 @@ impl Shard {
             if member.relation != change.relation.id {
                 continue;
             }
-            let is_current = member.shape.projection.relation.version == change.relation.version;
+            let is_current = member.is_of(change.relation);
             let equality = member.equality.as_ref().filter(|_| is_current);
             if equality.is_some_and(|equality| !may_match(equality, &change.kind)) {
                 continue;
@@ -337,7 +291,7 @@ impl Shard {
         Ok(())
     }
 
-    fn member(&self, key: SessionKey, id: &Rc<str>) -> Option<Member> {
+    pub(crate) fn member(&self, key: SessionKey, id: &Rc<str>) -> Option<Member> {
         let attachment = self.session(key)?.subscription(id)?.attachment;
         let group = self.groups.get(attachment.group)?;
         let variant = group.variants.get(attachment.variant)?;
@@ -352,13 +306,18 @@ impl Shard {
             equality: group.shape.rule.equality(),
             shape: group.shape.clone(),
             is_shared: variant.attached > 1 && seen.is_none(),
+            has_peers: variant.attached > 1,
             seen,
             earlier: HashMap::new(),
         })
     }
 
     /// The member's shape for a table as it was at a change.
-    fn shape_for<'a>(&self, member: &'a mut Member, relation: &Arc<Relation>) -> Option<&'a Shape> {
+    pub(crate) fn shape_for<'a>(
+        &self,
+        member: &'a mut Member,
+        relation: &Arc<Relation>,
+    ) -> Option<&'a Shape> {
         if member.shape.projection.relation.version == relation.version {
             return Some(&member.shape);
         }
@@ -379,8 +338,15 @@ impl Shard {
     }
 }
 
+impl Member {
+    /// Whether its own shape is the one for this shape of the table.
+    pub(crate) fn is_of(&self, relation: &Relation) -> bool {
+        self.shape.projection.relation.version == relation.version
+    }
+}
+
 impl Slice {
-    fn push(&mut self, frames: Bytes, count: usize) {
+    pub(crate) fn push(&mut self, frames: Bytes, count: usize) {
         self.bytes += frames.len();
         self.count += count;
         if !frames.is_empty() {

@@ -34,6 +34,7 @@ mod subscribe;
 mod replan;
 mod question;
 mod handover;
+mod rows;
 mod pass;
 mod parked;
 mod slices;
