@@ -61,12 +61,18 @@ pub(crate) fn refuse_restart() -> Answer {
 }
 
 /// The refusal of a request whose session ended before there was something to answer.
-pub(crate) fn refuse_closed(close: Close) -> Answer {
+pub(crate) fn refuse_closed(close: Close, retry_ms: Option<u64>) -> Answer {
     match close {
         Close::Expired | Close::Unauthenticated => {
             refuse(StatusCode::UNAUTHORIZED, "bad_token", "the token expired")
         }
-        Close::Silent | Close::Restart => refuse_restart(),
+        Close::Silent | Close::Restart => {
+            let mut answer = refuse_restart();
+            if let Some(retry_ms) = retry_ms {
+                answer.headers_mut().insert(RETRY_AFTER, retry_ms.div_ceil(1000).into());
+            }
+            answer
+        }
     }
 }
 

@@ -83,6 +83,8 @@ struct Gathered {
     frames: Vec<u8>,
     /// The newest cursor among them, and among those that were left out.
     cursor: Option<String>,
+    /// After how long to come back, where the daemon stops.
+    retry_ms: Option<u64>,
 }
 
 impl Gathered {
@@ -92,7 +94,11 @@ impl Gathered {
             if let Some(cursor) = event.cursor {
                 self.cursor = Some(cursor.to_owned());
             }
-            if wanted(&type_of(event.json)) {
+            let of = type_of(event.json);
+            if of == "restart" {
+                self.retry_ms = retry_ms(event.json);
+            }
+            if wanted(&of) {
                 if !self.frames.is_empty() {
                     self.frames.push(b',');
                 }
@@ -100,6 +106,11 @@ impl Gathered {
             }
         }
     }
+}
+
+fn retry_ms(json: &[u8]) -> Option<u64> {
+    let json: serde_json::Value = serde_json::from_slice(json).ok()?;
+    json.get("retry_ms")?.as_u64()
 }
 
 /// What an answer tells.
@@ -120,7 +131,7 @@ async fn gather(
     let wanted = |of: &str| match of {
         // Who resumes knows it, and is told the cursor with the answer.
         "subscribed" => begins,
-        "synced" | "heartbeat" => false,
+        "synced" | "heartbeat" | "restart" => false,
         _ => true,
     };
     let mut gathered = Gathered { cursor: since, ..Gathered::default() };
@@ -128,7 +139,7 @@ async fn gather(
         gathered.read(&buffer.take(), wanted);
         let drained = visit.drain().unwrap_or(true) && buffer.is_empty();
         if let Some(close) = visit.closing() {
-            return Err(Box::new(answer::refuse_closed(close)));
+            return Err(Box::new(answer::refuse_closed(close, gathered.retry_ms)));
         }
         let here = visit.delivered_to().filter(|_| drained);
         let late = Instant::now() >= deadline;

@@ -86,7 +86,7 @@ impl Visit {
         loop {
             let _broken = self.drain();
             if let Some(close) = self.closing() {
-                return Err(Box::new(answer::refuse_closed(close)));
+                return Err(Box::new(answer::refuse_closed(close, None)));
             }
             let last =
                 buffer.peek(|events| events::events(events).last().map(|it| it.json.to_vec()));

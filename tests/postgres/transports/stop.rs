@@ -31,7 +31,7 @@ async fn a_stop_is_told_to_streams_and_waits_for_no_idle_connection() {
     println!("stopped after {took:?}");
     assert!(took < Duration::from_secs(3), "{took:?}");
     let restart = stream.expect("restart").await;
-    assert!(restart["retry_ms"].is_u64(), "{restart}");
+    assert_eq!(restart["retry_ms"].as_u64(), stream.retry_ms, "{restart}");
     assert_eq!(restart["cursor"], stream.last_id);
     let closed = stream.expect("closed").await;
     assert_eq!((&closed["code"], &closed["reason"]), (&1012.into(), &"restart".into()));
