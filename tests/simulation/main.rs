@@ -39,7 +39,7 @@ const SEEDS: u64 = 300;
 /// A seed takes some hundredths of a second.
 const STUCK: Duration = Duration::from_secs(20);
 /// What so many seeds must have seen, or the schedules have lost something.
-const MUST_BE_SEEN: [&str; 20] = [
+const MUST_BE_SEEN: [&str; 21] = [
     "row insert",
     "row update",
     "row enter",
@@ -48,6 +48,7 @@ const MUST_BE_SEEN: [&str; 20] = [
     "row truncate",
     "synced ",
     "heartbeat ",
+    "restart ",
     "unsubscribed ",
     "authenticated ",
     "resync too_old",
