@@ -185,6 +185,34 @@ async fn claims_grants_and_row_security_hold_for_the_rows_that_are_there() {
 }
 
 #[tokio::test]
+async fn an_asking_role_that_may_do_nothing_by_itself_is_enough() {
+    let database = crate::support::database().await;
+    let asking = format!("asking_{}", database.name);
+    let superuser = database.connect().await;
+    superuser
+        .batch_execute(&format!(
+            "CREATE ROLE {asking} LOGIN NOINHERIT; \
+             ALTER ROLE {asking} SET default_transaction_read_only = on"
+        ))
+        .await
+        .unwrap();
+    let url = database.server.connection_string_as(&asking, &database.name);
+    // What makes a quiet server flush its log is allowed to everybody, and is no write.
+    let flush = "SELECT pg_logical_emit_message(true, 'walcast', '')";
+    crate::support::connect(&url).await.batch_execute(flush).await.unwrap();
+    let set = format!("database.ask_url={url}");
+    let plan = Plan { schema: ITEMS, tables: OPEN, set: &[&set], ..Plan::default() };
+    let deployment = Deployment::on(database, plan).await;
+    let mut client = deployment.client().await;
+    // Before it is a member of the client's role it can't ask in its name.
+    client.subscribed(request("before", "items", &json!({}))).await;
+    assert_eq!(client.expect("error").await["code"], "snapshot_failed");
+    let grant = format!("GRANT {} TO {asking}", deployment.role);
+    deployment.execute(&[&grant, "INSERT INTO items VALUES (1, 1, 1, 'a')"]).await;
+    assert_eq!(in_order(&mut client, request("after", "items", &json!({}))).await, [1]);
+}
+
+#[tokio::test]
 async fn hostile_names_and_values_stay_names_and_values() {
     let schema = r#"CREATE TABLE "it""s '; DROP" (id int PRIMARY KEY, "a""b' --" text);
                     CREATE TABLE items (id int PRIMARY KEY)"#;
