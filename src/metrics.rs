@@ -19,6 +19,9 @@ pub struct Metrics {
     referenced: AtomicU64,
     outbox_bytes: AtomicUsize,
     sessions: AtomicUsize,
+    conflated: AtomicU64,
+    hurried: AtomicU64,
+    paused: AtomicU64,
     resynced: Mutex<BTreeMap<&'static str, u64>>,
     refused: Mutex<BTreeMap<&'static str, u64>>,
 }
@@ -26,8 +29,7 @@ pub struct Metrics {
 impl Metrics {
     /// Counts row frames that went into outboxes.
     pub fn delivered(&self, frames: usize) {
-        let frames = u64::try_from(frames).unwrap_or(u64::MAX);
-        self.delivered.fetch_add(frames, Ordering::Relaxed);
+        add(&self.delivered, frames);
     }
 
     /// Counts a session whose outbox was full.
@@ -90,6 +92,21 @@ impl Metrics {
         self.outbox_bytes.load(Ordering::Relaxed)
     }
 
+    /// Counts frames that a throttle dropped because a newer one took their place.
+    pub fn conflated(&self, frames: usize) {
+        add(&self.conflated, frames);
+    }
+
+    /// Counts keys that a throttle let go before their time, because too much was held.
+    pub fn hurried(&self, keys: usize) {
+        add(&self.hurried, keys);
+    }
+
+    /// Counts a subscription that its client let rest.
+    pub fn paused(&self) {
+        self.paused.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Counts a `resync` by its reason.
     pub fn resynced(&self, reason: &'static str) {
         count(&self.resynced, reason);
@@ -114,6 +131,9 @@ impl Metrics {
             ("referenced".to_owned(), load(&self.referenced)),
             ("sessions".to_owned(), self.sessions().try_into().unwrap_or(u64::MAX)),
             ("outbox_bytes".to_owned(), self.outbox_bytes().try_into().unwrap_or(u64::MAX)),
+            ("conflated".to_owned(), load(&self.conflated)),
+            ("hurried".to_owned(), load(&self.hurried)),
+            ("paused".to_owned(), load(&self.paused)),
         ];
         for (name, by) in [("resynced", &self.resynced), ("refused", &self.refused)] {
             let by = by.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -121,6 +141,10 @@ impl Metrics {
         }
         all
     }
+}
+
+fn add(counter: &AtomicU64, more: usize) {
+    counter.fetch_add(u64::try_from(more).unwrap_or(u64::MAX), Ordering::Relaxed);
 }
 
 fn count(by: &Mutex<BTreeMap<&'static str, u64>>, reason: &'static str) {

@@ -267,7 +267,7 @@ pub const KEYS: &[Key] = &[
         "limits.outbox_bytes_max",
         bytes(16 * KIB, GIB),
         Some("1048576"),
-        "How much may be queued for one client. One that is slower than that reads on from the ring at its own pace.",
+        "How much may be queued for one client. One that is slower than that reads on from the ring at its own pace. What its throttled subscriptions hold back has the same bound once more.",
     ),
     key(
         "limits.frame_bytes_max",

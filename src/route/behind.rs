@@ -27,6 +27,7 @@ use crate::change::visibility::Visibility;
 use crate::ring::Gap;
 use crate::ring::Place;
 use crate::ring::Ring;
+use crate::route::conflation::Offer;
 use crate::route::encode::Notice;
 use crate::route::group::Shape;
 use crate::route::group::Standing;
@@ -38,6 +39,7 @@ use crate::route::shard::Shard;
 use crate::route::shard::writing;
 use crate::route::slices;
 use crate::route::slices::Piece;
+use crate::route::throttle::Keying;
 use crate::rule::Equality;
 
 /// What a piece that is there already costs, in changes looked at.
@@ -49,7 +51,7 @@ pub(crate) struct Member {
     pub(crate) id: Rc<str>,
     relation: RelationId,
     pub(crate) head: Rc<[u8]>,
-    shape: Shape,
+    as_now: Planned,
     /// The value that the shape demands of a column: most changes are told from it by a look.
     equality: Option<Equality>,
     /// What the rows of its snapshot hold already.
@@ -59,7 +61,13 @@ pub(crate) struct Member {
     /// Whether there are others of its variant.
     pub(crate) has_peers: bool,
     /// Plans for other shapes of the table; `None` where it can't be planned.
-    earlier: HashMap<u64, Option<Shape>>,
+    earlier: HashMap<u64, Option<Planned>>,
+}
+
+/// A subscription as planned for one shape of its table.
+struct Planned {
+    shape: Shape,
+    keying: Option<Rc<Keying>>,
 }
 
 /// What a session that is behind is sent at once.
@@ -81,6 +89,9 @@ pub(crate) struct Stuck {
 struct Run {
     frames: Vec<u8>,
     count: usize,
+    /// What throttled subscriptions are offered instead of sent, and how many bytes that is.
+    offers: Vec<(Rc<str>, Offer)>,
+    offered: usize,
     looked_at: usize,
     next: Place,
     /// Whether it was decided by the shapes of now alone, which all of a variant have in common.
@@ -107,6 +118,12 @@ impl Shard {
         if !session.outbox.has_room() {
             return true;
         }
+        if session.stalled {
+            self.release_held(key);
+        }
+        let Some(session) = self.session(key).filter(|it| it.outbox.has_room()) else {
+            return true;
+        };
         let Some(reader) = session.readers.first() else { return true };
         let (place, ids) = (reader.place, reader.ids.clone());
         let Some(end) = self.place() else { return true };
@@ -136,8 +153,15 @@ impl Shard {
         let (ids, announce) = (reader.ids.clone(), reader.announce);
         for id in &ids {
             self.go_live(key, id);
-            if let Some(cursor) = self.here().filter(|_| announce) {
+            if self.paced_mut(key, id).is_some() {
+                self.release_held(key);
+            }
+            let cursor = self.held_from(key, id).or_else(|| self.here());
+            if let Some(cursor) = cursor.filter(|_| announce) {
                 self.notify(key, &Notice::Synced { id, cursor });
+            }
+            if let Some(paced) = self.paced_mut(key, id) {
+                paced.in_snapshot = false;
             }
         }
     }
@@ -155,9 +179,9 @@ impl Shard {
         let steps = self.settings.steps;
         let bytes_max = steps.slice_bytes.min(room);
         let changes_max = steps.slice_changes;
-        let mut slice = Slice::default();
+        let (mut slice, mut offers) = (Slice::default(), Vec::new());
         let next = match members.as_mut_slice() {
-            [only] => {
+            [only] if only.as_now.keying.is_none() => {
                 let piece_max = bytes_max / 4;
                 let mut next = place;
                 while next < end
@@ -177,10 +201,12 @@ impl Shard {
                 let limits = Limits { end, bytes_max, changes_max, cut: false };
                 let run = self.read_run(several, place, limits)?;
                 slice.push(run.frames.into(), run.count);
+                offers = run.offers;
                 run.next
             }
         };
         self.deliver(key, &slice, next);
+        self.offer_read(key, &offers);
         Ok(())
     }
 
@@ -222,8 +248,15 @@ impl Shard {
 
     /// Decides and encodes what comes after a place.
     fn read_run(&self, members: &mut [Member], place: Place, limits: Limits) -> Result<Run, Stuck> {
-        let mut run =
-            Run { frames: Vec::new(), count: 0, looked_at: 0, next: place, is_current: true };
+        let mut run = Run {
+            frames: Vec::new(),
+            count: 0,
+            offers: Vec::new(),
+            offered: 0,
+            looked_at: 0,
+            next: place,
+            is_current: true,
+        };
         let mut body = Vec::new();
         while !run.is_over(place, limits) {
             let ring = self.ring.as_ref();
@@ -274,19 +307,26 @@ impl Shard {
             }
             run.is_current &= is_current;
             let in_handover = member.seen.is_some();
-            let Some(shape) = self.shape_for(member, change.relation) else {
-                return Err(Stuck { id: Rc::clone(&member.id), reason: Gap::SchemaChanged });
+            let id = Rc::clone(&member.id);
+            let head = Rc::clone(&member.head);
+            let Some(Planned { shape, keying }) = self.planned_for(member, change.relation) else {
+                return Err(Stuck { id, reason: Gap::SchemaChanged });
             };
             let images = images.get_or_insert_with(|| Images::of(change.relation, &change.kind));
             let standing = Standing::of(source, transaction, change);
             body.clear();
             let writing = writing(&self.settings, &self.shared);
-            if shape.encode(images, standing, writing, body) {
-                // Before the snapshot is whole nothing can be resumed from.
-                let cursor = Some(standing.cursor).filter(|_| !in_handover);
-                shape.dialect.frame(&member.head, body, cursor, &mut run.frames);
-                run.count += 1;
+            let Some(op) = shape.encode(images, standing, writing, body) else { continue };
+            if let Some(keying) = keying {
+                let subject = keying.subject(op, images, &shape.projection);
+                run.offered += body.len();
+                run.offers.push((id, Offer::of(subject, standing.cursor, body)));
+                continue;
             }
+            // Before the snapshot is whole nothing can be resumed from.
+            let cursor = Some(standing.cursor).filter(|_| !in_handover);
+            shape.dialect.frame(&head, body, cursor, &mut run.frames);
+            run.count += 1;
         }
         Ok(())
     }
@@ -304,7 +344,7 @@ impl Shard {
             relation: group.shape.projection.relation.id,
             head: Rc::clone(&variant.head),
             equality: group.shape.rule.equality(),
-            shape: group.shape.clone(),
+            as_now: Planned { shape: group.shape.clone(), keying: variant.keying.clone() },
             is_shared: variant.attached > 1 && seen.is_none(),
             has_peers: variant.attached > 1,
             seen,
@@ -318,8 +358,16 @@ impl Shard {
         member: &'a mut Member,
         relation: &Arc<Relation>,
     ) -> Option<&'a Shape> {
-        if member.shape.projection.relation.version == relation.version {
-            return Some(&member.shape);
+        self.planned_for(member, relation).map(|planned| &planned.shape)
+    }
+
+    fn planned_for<'a>(
+        &self,
+        member: &'a mut Member,
+        relation: &Arc<Relation>,
+    ) -> Option<&'a Planned> {
+        if member.is_of(relation) {
+            return Some(&member.as_now);
         }
         let plan = || {
             let session = self.session(member.session)?;
@@ -329,7 +377,8 @@ impl Shard {
             let context = Context { catalog: &catalog, policies: &self.shared.policies };
             let plan = plan::plan_for(context, claims, request, relation).ok()?;
             let projection = Rc::new(plan.projection);
-            Some(Shape { rule: plan.rule, projection, ..member.shape.clone() })
+            let shape = Shape { rule: plan.rule, projection, ..member.as_now.shape.clone() };
+            Some(Planned { shape, keying: plan.keying.map(Rc::new) })
         };
         match member.earlier.entry(relation.version) {
             Entry::Occupied(known) => known.into_mut().as_ref(),
@@ -341,7 +390,7 @@ impl Shard {
 impl Member {
     /// Whether its own shape is the one for this shape of the table.
     pub(crate) fn is_of(&self, relation: &Relation) -> bool {
-        self.shape.projection.relation.version == relation.version
+        self.as_now.shape.projection.relation.version == relation.version
     }
 }
 
@@ -359,7 +408,7 @@ impl Run {
     /// Whether it must end where it is; it makes a step in any case.
     fn is_over(&self, begin: Place, limits: Limits) -> bool {
         self.next >= limits.end
-            || self.frames.len() >= limits.bytes_max
+            || self.frames.len() + self.offered >= limits.bytes_max
             || self.looked_at >= limits.changes_max
             || (limits.cut && self.next > begin && slices::is_cut(self.next))
     }

@@ -21,8 +21,9 @@ impl Shard {
     /// then, and it was told nothing.
     pub fn release(&mut self, key: SessionKey, retry: Duration) -> bool {
         self.flush_session(key);
+        self.release_all(key);
         let Some(session) = self.session(key) else { return true };
-        let waits = session.outbox.queued() > 0 || !session.is_live();
+        let waits = session.outbox.queued() > 0 || !self.is_up_to_date(key, session);
         if waits && session.close.is_none() {
             return false;
         }
@@ -37,7 +38,8 @@ impl Shard {
         if session.close.is_some() {
             return;
         }
-        let cursor = self.delivered_to(key);
+        // Where something is still held back it would not count for every subscription.
+        let cursor = self.delivered_to(key).filter(|_| !Shard::holds_back(session));
         self.notify(key, &Notice::Restart { cursor, retry });
         // What would follow now would be newer than the cursor.
         self.end_all(key);
@@ -47,15 +49,17 @@ impl Shard {
         }
     }
 
-    /// The place up to which everything that the session asked for was delivered; none where some
-    /// of it is yet to come, or nothing was asked for.
+    /// The place up to which everything that the session asked for was delivered, but for what
+    /// rests; none where some of it is yet to come, or nothing was asked for. What is held back by a
+    /// throttle lies after it.
     #[must_use]
     pub fn delivered_to(&self, key: SessionKey) -> Option<Cursor> {
         let session = self.session(key)?;
-        if session.subscriptions.is_empty() || !session.is_live() {
+        if session.subscriptions.is_empty() || !self.is_up_to_date(key, session) {
             return None;
         }
-        self.here()
+        let held = session.subscriptions.iter().filter_map(|it| self.held_from(key, &it.id));
+        held.min_by_key(|cursor| cursor.position).or_else(|| self.here())
     }
 
     /// Ends every subscription of a session that is to be closed: nothing is delivered any more.

@@ -104,6 +104,18 @@ pub enum Notice<'a> {
         /// The subscription.
         id: &'a str,
     },
+    /// The subscription rests: nothing of it is delivered until the client resumes it.
+    Paused {
+        /// The subscription.
+        id: &'a str,
+        /// Where it will go on; absent where it has not had its snapshot whole and will begin again.
+        cursor: Option<Cursor>,
+    },
+    /// A subscription that rested goes on. What it missed follows.
+    Resumed {
+        /// The subscription.
+        id: &'a str,
+    },
     /// A subscription was refused, or ended because it is no longer allowed or possible.
     Refused {
         /// The subscription.
@@ -111,7 +123,7 @@ pub enum Notice<'a> {
         /// Why.
         refusal: &'a Refusal,
     },
-    /// All subscriptions of the session have been delivered up to here.
+    /// All subscriptions of the session have been delivered up to here, but for those that rest.
     Heartbeat {
         /// Up to where.
         cursor: Cursor,

@@ -20,6 +20,8 @@ use crate::route::projection::Projection;
 use crate::route::reduce::Writing;
 use crate::route::reduce::write_reduced;
 use crate::route::subscription::Events;
+use crate::route::subscription::Op;
+use crate::route::throttle::Keying;
 use crate::rule::Rule;
 
 /// A group's place in its shard.
@@ -64,15 +66,16 @@ impl Standing {
 }
 
 impl Shape {
-    /// Decides a change and writes the body of its frame into an empty `body`; `false`, and nothing,
-    /// where the shape does not see it. For live sessions and for those that are behind alike.
+    /// Decides a change, writes the body of its frame into an empty `body` and tells what happened;
+    /// `None`, and nothing, where the shape does not see it. For live sessions and for those that
+    /// are behind alike.
     pub(crate) fn encode(
         &self,
         images: &Images<'_>,
         standing: Standing,
         writing: Writing<'_>,
         body: &mut Vec<u8>,
-    ) -> bool {
+    ) -> Option<Op> {
         self.encode_at(images, standing.committed_at, writing, body)
     }
 
@@ -82,7 +85,7 @@ impl Shape {
         images: &Images<'_>,
         writing: Writing<'_>,
         body: &mut Vec<u8>,
-    ) -> bool {
+    ) -> Option<Op> {
         self.encode_at(images, Timestamp(0), writing, body)
     }
 
@@ -92,13 +95,13 @@ impl Shape {
         committed_at: Timestamp,
         writing: Writing<'_>,
         body: &mut Vec<u8>,
-    ) -> bool {
+    ) -> Option<Op> {
         let visible = match decide(&self.rule, images) {
             Decision::Shown(visible) if self.events.contains(visible.op()) => visible,
-            Decision::Shown(_) | Decision::Hidden => return false,
+            Decision::Shown(_) | Decision::Hidden => return None,
             Decision::Undecided => {
                 writing.metrics.undecided();
-                return false;
+                return None;
             }
         };
         let (projection, detail) = (&*self.projection, Detail::Whole);
@@ -106,11 +109,11 @@ impl Shape {
         if !images.condensed {
             self.dialect.body(&row, body);
             if body.len() <= writing.body_bytes_max {
-                return true;
+                return Some(visible.op());
             }
         }
         write_reduced(self.dialect, row, writing, body);
-        true
+        Some(visible.op())
     }
 }
 
@@ -118,19 +121,22 @@ impl Shape {
 #[derive(Debug)]
 pub(crate) struct Group {
     pub(crate) shape: Shape,
-    /// Members by the name that they gave their subscription: the name is in every frame.
+    /// Members by the name that they gave their subscription: the name is in every frame. Those that
+    /// are throttled stand apart, by their keys.
     pub(crate) variants: SmallVec<[Variant; 1]>,
     /// How many subscriptions belong to it, also those that are behind.
     pub(crate) attached: u32,
 }
 
-/// The subscriptions of a group that have the same name.
+/// The subscriptions of a group that have the same name, and the same key if they are throttled.
 #[derive(Debug)]
 pub(crate) struct Variant {
     /// What stands in their frames before the body.
     pub(crate) head: Rc<[u8]>,
     /// The name.
     pub(crate) id: Rc<str>,
+    /// How the frames of throttled members are told apart; each holds back its own.
+    pub(crate) keying: Option<Rc<Keying>>,
     /// The sessions of the live ones, by their places in the shard.
     pub(crate) members: SmallVec<[u32; 4]>,
     /// How many subscriptions belong to it, also those that are behind.
@@ -165,9 +171,10 @@ impl Group {
         self.variants.iter().any(|variant| !variant.members.is_empty())
     }
 
-    /// The variant of that name, made where it is missing.
-    pub(crate) fn variant(&mut self, id: &Rc<str>) -> usize {
-        if let Some(known) = self.variants.iter().position(|variant| variant.id == *id) {
+    /// The variant of that name and key, made where it is missing.
+    pub(crate) fn variant(&mut self, id: &Rc<str>, keying: Option<Keying>) -> usize {
+        let same = |known: &Variant| known.id == *id && known.keying.as_deref() == keying.as_ref();
+        if let Some(known) = self.variants.iter().position(same) {
             return known;
         }
         let mut head = Vec::new();
@@ -175,6 +182,7 @@ impl Group {
         let variant = Variant {
             head: head.into(),
             id: Rc::clone(id),
+            keying: keying.map(Rc::new),
             members: SmallVec::new(),
             attached: 0,
             pending: None,

@@ -17,6 +17,7 @@ use crate::route::group::GroupId;
 use crate::route::group::Shape;
 use crate::route::index::Index;
 use crate::route::projection::Projection;
+use crate::route::throttle::Keying;
 
 /// Where a subscription belongs: a group, and in it the variant with its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,8 +82,14 @@ impl Groups {
         projection
     }
 
-    /// Adds a subscription called `id`, not yet live, to the group of its shape.
-    pub(crate) fn attach(&mut self, shape: Shape, id: &Rc<str>) -> Attachment {
+    /// Adds a subscription called `id`, not yet live, to the group of its shape; a throttled one
+    /// with its key.
+    pub(crate) fn attach(
+        &mut self,
+        shape: Shape,
+        id: &Rc<str>,
+        keying: Option<Keying>,
+    ) -> Attachment {
         let hash = self.hash(&shape);
         let groups = &self.groups;
         let same = |known: &u32| groups.get(widen(*known)).is_some_and(|it| it.shape == shape);
@@ -95,7 +102,7 @@ impl Groups {
         }
         let group_ref = self.groups.get_mut(group).expect("it was found or made just now");
         group_ref.attached += 1;
-        let variant = group_ref.variant(id);
+        let variant = group_ref.variant(id, keying);
         if let Some(variant) = group_ref.variants.get_mut(variant) {
             variant.attached += 1;
         }

@@ -201,6 +201,9 @@ impl Shard {
         let (visibility, insert_lsn) = (Arc::clone(&answer.visibility), answer.insert_lsn);
         let rows = (!answer.rows.is_empty()).then_some((answer, 0));
         let handover = Some(Box::new(Handover { rows, visibility, insert_lsn, tries }));
+        if let Some(paced) = self.paced_mut(key, &id) {
+            (paced.catching_up, paced.in_snapshot) = (true, true);
+        }
         let reader = Reader { place, ids: smallvec::smallvec![id], announce: true, handover };
         if let Some(session) = self.session_mut(key) {
             session.readers.push(reader);
@@ -268,6 +271,14 @@ impl Shard {
         if reading || self.waiting.iter().any(|it| it.key == key && concerns(&it.reader)) {
             self.resync(key, id, Gap::Restarted);
         }
+    }
+
+    /// Whether a subscription has not had its snapshot whole.
+    pub(crate) fn is_in_snapshot(&self, key: SessionKey, id: &Rc<str>) -> bool {
+        let concerns = |reader: &Reader| reader.handover.is_some() && reader.ids.contains(id);
+        self.asking.iter().any(|it| it.key == key && it.id == *id)
+            || self.waiting.iter().any(|it| it.key == key && concerns(&it.reader))
+            || self.session(key).is_some_and(|it| it.readers.iter().any(concerns))
     }
 
     /// Asks again for whatever the session waits for, under the claims that it has now.

@@ -44,6 +44,14 @@ impl Parked {
         }
     }
 
+    /// The cursor for which a subscription waits, if it does.
+    pub(crate) fn cursor_of(&self, key: SessionKey, id: &Rc<str>) -> Option<Cursor> {
+        if self.by_name.is_empty() {
+            return None;
+        }
+        self.by_name.get(&(key, Rc::clone(id))).map(|wait| wait.cursor)
+    }
+
     /// Takes one whose position is not beyond `head`.
     pub(crate) fn reached(&mut self, head: Position) -> Option<(SessionKey, Rc<str>, Cursor)> {
         if self.by_position.first()?.0 > head {

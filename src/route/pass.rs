@@ -8,7 +8,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use smallvec::SmallVec;
 
 use crate::change::cursor::Position;
 use crate::change::cursor::Source;
@@ -23,14 +22,15 @@ use crate::ring::Gap;
 use crate::ring::Place;
 use crate::ring::Ring;
 use crate::ring::feed::Feed;
+use crate::route::conflation::Offer;
 use crate::route::group::GroupId;
 use crate::route::group::PendingFrame;
 use crate::route::group::Standing;
+use crate::route::groups::Attachment;
 use crate::route::groups::TableGroups;
 use crate::route::image::ImageKind;
 use crate::route::image::Images;
 use crate::route::outbox::Pushed;
-use crate::route::session::Reader;
 use crate::route::session::SessionKey;
 use crate::route::shard::Shard;
 use crate::route::shard::Steps;
@@ -67,6 +67,8 @@ pub(crate) struct Pass {
     transactions: u64,
     payloads: Vec<Payload>,
     dirty: Vec<SessionKey>,
+    /// Sessions with throttled subscriptions that were offered something, or whose alarm went off.
+    pub(crate) released: Vec<SessionKey>,
     body: Vec<u8>,
     candidates: Vec<GroupId>,
 }
@@ -115,6 +117,7 @@ impl Shard {
                 break;
             }
         }
+        self.take_alarms();
         self.freeze();
     }
 
@@ -170,7 +173,10 @@ impl Shard {
             session.readers.clear();
             let ids: Vec<_> = session.subscriptions.iter().map(|it| Rc::clone(&it.id)).collect();
             for id in ids {
-                self.resync(key, &id, Gap::OtherHistory);
+                // One that rests is told when it goes on.
+                if !self.rests(key, &id) {
+                    self.resync(key, &id, Gap::OtherHistory);
+                }
             }
         }
     }
@@ -265,12 +271,23 @@ impl Shard {
         let pass = &mut self.pass;
         pass.body.clear();
         let standing = Standing::of(source, transaction, change);
-        if !group.shape.encode(images, standing, writing, &mut pass.body) {
+        let shape = &group.shape;
+        let Some(op) = shape.encode(images, standing, writing, &mut pass.body) else {
             return;
-        }
-        let dialect = group.shape.dialect;
+        };
+        let dialect = shape.dialect;
         for (at, variant) in group.variants.iter_mut().enumerate() {
             if variant.members.is_empty() {
+                continue;
+            }
+            if let Some(keying) = &variant.keying {
+                let subject = keying.subject(op, images, &shape.projection);
+                let offer = Offer::of(subject, standing.cursor, &pass.body);
+                let members = (Attachment { group: id, variant: at }, variant.members.as_slice());
+                let (sessions, released) = (&mut self.sessions, &mut pass.released);
+                let replaced = Shard::offer_paced(sessions, released, members, &offer);
+                self.shared.metrics.conflated(replaced);
+                pass.bytes += pass.body.len();
                 continue;
             }
             if variant.pending.is_none() {
@@ -314,10 +331,15 @@ impl Shard {
     /// Writes to some of the sessions that got something; `true` when the pass is over.
     pub(crate) fn flush_some(&mut self, sessions: usize) -> bool {
         for _ in 0..sessions {
-            let Some(key) = self.pass.dirty.pop() else { break };
-            self.flush_session(key);
+            if let Some(key) = self.pass.dirty.pop() {
+                self.flush_session(key);
+            } else if let Some(key) = self.pass.released.pop() {
+                self.release_held(key);
+            } else {
+                break;
+            }
         }
-        if !self.pass.dirty.is_empty() {
+        if !self.pass.dirty.is_empty() || !self.pass.released.is_empty() {
             return false;
         }
         self.pass.payloads.clear();
@@ -342,25 +364,12 @@ impl Shard {
         let (bytes, frames) = gather(&self.pass.payloads, &pending);
         match session.outbox.push(&bytes) {
             Pushed::Taken => self.shared.metrics.delivered(frames),
-            Pushed::Full => self.fall_behind(key),
+            Pushed::Full => {
+                if let Some(place) = self.pass.start {
+                    self.fall_behind(key, place);
+                }
+            }
         }
-    }
-
-    /// All live subscriptions of the session go on from where this pass began, by reading the ring.
-    fn fall_behind(&mut self, key: SessionKey) {
-        self.shared.metrics.fell_behind();
-        let Some(place) = self.pass.start else { return };
-        let Some(session) = self.session(key) else { return };
-        let live = session.subscriptions.iter().filter(|it| it.member_at.is_some());
-        let ids: SmallVec<[Rc<str>; 1]> = live.map(|it| Rc::clone(&it.id)).collect();
-        for id in &ids {
-            self.go_behind(key, id);
-        }
-        if let Some(session) = self.session_mut(key) {
-            let reader = Reader { place, ids, announce: false, handover: None };
-            session.readers.push(reader);
-        }
-        self.schedule(key);
     }
 
     /// Judges every subscription again where the catalogue changed since the last pass.

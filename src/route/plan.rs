@@ -15,6 +15,7 @@ use crate::route::policy::Policy;
 use crate::route::projection::Projection;
 use crate::route::subscription::Filter;
 use crate::route::subscription::Request;
+use crate::route::throttle::Keying;
 use crate::rule::Expression;
 use crate::rule::Rule;
 use crate::rule::RuleError;
@@ -28,6 +29,8 @@ pub struct Plan {
     pub rule: Rule,
     /// The columns to deliver.
     pub projection: Projection,
+    /// By which columns deliveries are told apart, where they are throttled.
+    pub(crate) keying: Option<Keying>,
 }
 
 /// Why a subscription is refused, or ended.
@@ -71,6 +74,12 @@ pub enum Refusal {
     /// The filter is wrong.
     #[error("{0}")]
     Filter(RuleError),
+    /// The throttle does not fit the table.
+    #[error("{message}")]
+    Throttle {
+        /// What does not fit.
+        message: String,
+    },
     /// The policy can't be decided for this table or these claims. The reason is the operator's.
     #[error("the policy of {table} can't be decided for these claims")]
     Policy {
@@ -125,6 +134,7 @@ impl Refusal {
             Refusal::TableForbidden { .. } => "table_forbidden",
             Refusal::ColumnForbidden { .. } => "column_forbidden",
             Refusal::Filter(_) | Refusal::SnapshotFilter => "bad_filter",
+            Refusal::Throttle { .. } => "bad_throttle",
             Refusal::Policy { .. } => "policy_undecidable",
             Refusal::SnapshotForbidden { .. } => "snapshot_forbidden",
             Refusal::Snapshot(AskError::TooLarge { .. }) => "snapshot_too_large",
@@ -153,6 +163,9 @@ impl Refusal {
             Refusal::TableForbidden { .. } => "grant select on the table to the role",
             Refusal::ColumnForbidden { .. } => "ask for granted columns only",
             Refusal::Filter(error) => return error.hint().map(str::to_owned),
+            Refusal::Throttle { .. } => {
+                "`key` names columns, `position` two columns of numbers: latitude and longitude"
+            }
             Refusal::Policy { .. } => "the daemon's log says why; check the token's claims",
             Refusal::SnapshotForbidden { .. } => {
                 "grant these columns to the role, or subscribe without a snapshot"
@@ -256,7 +269,9 @@ pub fn plan_for(
     };
     let rule = bind(filter, policy, relation, claims, &name)?;
     let projection = Projection::new(Arc::clone(relation), &positions, request.big_numbers);
-    Ok(Plan { rule, projection })
+    let keying = request.throttle.as_deref();
+    let keying = keying.map(|it| Keying::bind(it, relation, may_select)).transpose()?;
+    Ok(Plan { rule, projection, keying })
 }
 
 /// Whether some updates and deletes of the subscription can't be decided, because its rule reads

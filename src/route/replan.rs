@@ -48,23 +48,26 @@ impl Shard {
         let claims = session.claims.clone().ok_or(Refusal::Unauthenticated)?;
         let request = subscription.request.clone();
         let (old, was_live) = (subscription.attachment, subscription.member_at.is_some());
-        let plan = self.plan(&claims, &request)?;
+        let mut plan = self.plan(&claims, &request)?;
+        let keying = plan.keying.take();
         let dialect = session.dialect;
         let shape = self.shape(plan, &request, dialect);
         if self.groups.get(old.group).is_some_and(|group| group.shape == shape) {
             return Ok(());
         }
-        let new = self.groups.attach(shape, id);
+        let new = self.groups.attach(shape, id, keying);
         self.go_behind(key, id);
         self.groups.detach(old);
         let session = self.session_mut(key);
         if let Some(subscription) = session.and_then(|it| it.subscription_mut(id)) {
             subscription.attachment = new;
         }
-        if was_live {
-            self.go_live(key, id);
-        } else {
-            self.restart_snapshot(key, id);
+        // What a throttle holds back was decided by the rule of before.
+        let reads_again = !self.is_in_snapshot(key, id) && self.read_again(key, id);
+        match was_live {
+            _ if reads_again => {}
+            true => self.go_live(key, id),
+            false => self.restart_snapshot(key, id),
         }
         Ok(())
     }

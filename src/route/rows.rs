@@ -91,7 +91,7 @@ impl Shard {
             };
             body.clear();
             let writing = writing(&self.settings, &self.shared);
-            if shape.encode_row(&Images::present(new), writing, &mut body) {
+            if shape.encode_row(&Images::present(new), writing, &mut body).is_some() {
                 shape.dialect.frame(&head, &body, None, &mut frames);
                 count += 1;
             }

@@ -1,6 +1,7 @@
 //! The loop that drives a shard.
 
 use std::cell::RefCell;
+use std::future::pending;
 use std::rc::Rc;
 use std::time::Duration;
 use std::time::SystemTime;
@@ -8,8 +9,10 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::yield_now;
+use tokio::time::Instant;
 use tokio::time::MissedTickBehavior;
 use tokio::time::interval;
+use tokio::time::sleep_until;
 
 use crate::change::cursor::Cursor;
 use crate::ring::feed::Feed;
@@ -39,9 +42,10 @@ pub async fn run(
     let mut batch = Vec::new();
     let mut fed = true;
     loop {
-        let (busy, hungry, matched) = {
+        let (busy, hungry, matched, alarm) = {
             let shard = shard.borrow();
-            (shard.has_work(), shard.incoming.is_empty(), shard.has_matched_all())
+            let (busy, hungry) = (shard.has_work(), shard.incoming.is_empty());
+            (busy, hungry, shard.has_matched_all(), shard.next_alarm())
         };
         if !fed && matched {
             return;
@@ -55,9 +59,18 @@ pub async fn run(
                 shard.borrow_mut().incoming.extend(batch.drain(..));
             }
             () = wake.notified(), if !busy => {}
+            () = reach(alarm), if alarm.is_some() && !busy => {}
             () = yield_now(), if busy => {}
         }
         work(&shard).await;
+    }
+}
+
+/// Waits until an alarm goes off.
+async fn reach(alarm: Option<Instant>) {
+    match alarm {
+        Some(at) => sleep_until(at).await,
+        None => pending().await,
     }
 }
 
@@ -121,8 +134,10 @@ impl Shard {
     }
 
     fn beat(&mut self, key: SessionKey, beats: &mut Beats) {
-        let Some(dialect) = self.session(key).map(|session| session.dialect) else { return };
-        let cursor = self.delivered_to(key);
+        let Some(session) = self.session(key) else { return };
+        let dialect = session.dialect;
+        // Of a subscription that holds nothing back it would be an older cursor than it had.
+        let cursor = self.delivered_to(key).filter(|_| !Shard::holds_back(session));
         let frame = beats.frame(dialect, cursor);
         if let Some(session) = self.session_mut(key) {
             session.outbox.push(&frame);

@@ -10,6 +10,7 @@ use crate::route::encode::Encode;
 use crate::route::groups::Attachment;
 use crate::route::handover::Handover;
 use crate::route::outbox::Outbox;
+use crate::route::paced::Paced;
 use crate::route::subscription::Request;
 use crate::route::subscription::SnapshotRequest;
 
@@ -35,7 +36,8 @@ pub enum Close {
 
 /// One client connection.
 ///
-/// Live subscriptions are members of their group's variant; the others are in a reader.
+/// Live subscriptions are members of their group's variant; the others are in a reader, parked or
+/// paused.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) generation: u32,
@@ -52,6 +54,8 @@ pub(crate) struct Session {
     pub(crate) opened_at: u32,
     /// Whether it stands in the queue of those that may read on.
     pub(crate) scheduled: bool,
+    /// Whether a throttled subscription has something to send that the outbox had no room for.
+    pub(crate) stalled: bool,
     pub(crate) close: Option<Close>,
 }
 
@@ -65,6 +69,8 @@ pub(crate) struct Subscription {
     pub(crate) attachment: Attachment,
     /// Its place among the variant's members; `None` while it is behind.
     pub(crate) member_at: Option<u32>,
+    /// What it holds back, where it is throttled.
+    pub(crate) paced: Option<Box<Paced>>,
 }
 
 /// Subscriptions that read the ring from the same place.
@@ -79,11 +85,6 @@ pub(crate) struct Reader {
 }
 
 impl Session {
-    /// Whether everything that was matched for it is in its outbox.
-    pub(crate) fn is_live(&self) -> bool {
-        self.pending.is_empty() && self.subscriptions.iter().all(|it| it.member_at.is_some())
-    }
-
     /// The subscription of that name.
     pub(crate) fn subscription(&self, id: &str) -> Option<&Subscription> {
         self.subscriptions.iter().find(|subscription| &*subscription.id == id)

@@ -8,10 +8,12 @@
 //! # Invariants
 //!
 //! - A subscription is either a member of its variant (live) or in exactly one reader, parked,
-//!   asking or waiting (behind).
+//!   asking or waiting (behind), or paused.
 //! - A session has no pending payload while one of its requests is served: what was matched before
 //!   a request goes out before its answer.
 
+use std::collections::BTreeSet;
+use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use slab::Slab;
 use tokio::sync::Notify;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::ask::Asker;
 use crate::ask::Told;
@@ -173,6 +176,11 @@ pub struct Shard {
     pub(crate) parked: Parked,
     /// What sessions that are behind have in common.
     pub(crate) slices: Slices,
+    /// Subscriptions that rest, with the cursors from which they will go on, or none where they will
+    /// begin again with a snapshot.
+    pub(crate) paused: HashMap<(SessionKey, Rc<str>), Option<Cursor>>,
+    /// When throttled subscriptions have something to send, one alarm for each at the most.
+    pub(crate) alarms: BTreeSet<(Instant, SessionKey, Rc<str>)>,
     /// Wakes the loop when a session becomes ready.
     pub(crate) wake: Rc<Notify>,
     /// Seconds since the shard began.
@@ -209,6 +217,8 @@ impl Shard {
             tell,
             parked: Parked::default(),
             slices: Slices::default(),
+            paused: HashMap::new(),
+            alarms: BTreeSet::new(),
             wake: Rc::new(Notify::new()),
             seconds: 0,
             catalog_generation,
@@ -263,6 +273,7 @@ impl Shard {
             heard_at: self.seconds,
             opened_at: self.seconds,
             scheduled: false,
+            stalled: false,
             close: None,
         });
         let place = u32::try_from(place).expect("a shard has fewer than 2^32 sessions");
@@ -366,7 +377,8 @@ impl Shard {
 
     pub(crate) fn schedule(&mut self, key: SessionKey) {
         let Some(session) = self.session_mut(key) else { return };
-        if !session.readers.is_empty() && !session.scheduled && session.outbox.has_room() {
+        let waits = !session.readers.is_empty() || session.stalled;
+        if waits && !session.scheduled && session.outbox.has_room() {
             session.scheduled = true;
             self.ready.push_back(key);
             self.wake.notify_one();

@@ -2,11 +2,14 @@
 
 use std::rc::Rc;
 
+use smallvec::SmallVec;
+
 use crate::auth::Claims;
 use crate::change::cursor::Cursor;
 use crate::ring::Gap;
 use crate::ring::Place;
 use crate::route::encode::Notice;
+use crate::route::paced::Paced;
 use crate::route::plan;
 use crate::route::plan::Refusal;
 use crate::route::session::Reader;
@@ -38,7 +41,8 @@ impl Shard {
         }
         let claims = session.claims.clone().ok_or(Refusal::Unauthenticated)?;
         let dialect = session.dialect;
-        let plan = self.plan(&claims, &subscribe.request)?;
+        let mut plan = self.plan(&claims, &subscribe.request)?;
+        let keying = plan.keying.take();
         let no_old_image = plan::lacks_old_image(&plan.rule, &plan.projection.relation);
         if let Some(snapshot) = &subscribe.snapshot {
             self.may_ask(&claims, &subscribe.request, snapshot, &plan)?;
@@ -46,12 +50,14 @@ impl Shard {
         let shape = self.shape(plan, &subscribe.request, dialect);
         let projection = Rc::clone(&shape.projection);
         let id = self.groups.intern(&subscribe.id);
-        let attachment = self.groups.attach(shape, &id);
+        let attachment = self.groups.attach(shape, &id, keying);
         let request = Box::new(subscribe.request);
         let begins = subscribe.snapshot.is_some();
+        let paced = request.throttle.as_deref().map(Paced::new);
         if let Some(session) = self.session_mut(key) {
             let (id, snapshot) = (Rc::clone(&id), subscribe.snapshot);
-            let subscription = Subscription { id, request, snapshot, attachment, member_at: None };
+            let subscription =
+                Subscription { id, request, snapshot, attachment, member_at: None, paced };
             // Most sessions have one; a vector that grows by itself begins with four.
             session.subscriptions.reserve_exact(1);
             session.subscriptions.push(subscription);
@@ -92,12 +98,15 @@ impl Shard {
     }
 
     /// Reads on from a cursor, or says why that can't be.
-    fn resume(&mut self, key: SessionKey, id: &Rc<str>, cursor: Cursor) {
+    pub(crate) fn resume(&mut self, key: SessionKey, id: &Rc<str>, cursor: Cursor) {
         let Some(ring) = &self.ring else { return };
         let found = ring.place_after(cursor);
         let here = self.place();
         match found {
             Ok(place) if here.is_some_and(|here| place <= here) => {
+                if let Some(paced) = self.paced_mut(key, id) {
+                    paced.catching_up = true;
+                }
                 self.read_from(key, id, place, true);
             }
             // Ahead, or inside the transaction that is being matched: another shard was faster.
@@ -141,6 +150,7 @@ impl Shard {
     /// Tells the client that it missed changes, and goes on live, or from a snapshot.
     pub(crate) fn resync(&mut self, key: SessionKey, id: &Rc<str>, reason: Gap) {
         self.shared.metrics.resynced(reason.code());
+        self.forget_held(key, id);
         let subscription = self.session(key).and_then(|session| session.subscription(id));
         if subscription.is_none_or(|subscription| subscription.snapshot.is_none()) {
             let cursor = self.here();
@@ -165,6 +175,9 @@ impl Shard {
             session.forget_reader_of(id);
             if let Some(subscription) = session.subscription_mut(id) {
                 subscription.member_at = Some(member_at);
+                if let Some(paced) = &mut subscription.paced {
+                    paced.caught_up();
+                }
             }
         }
     }
@@ -185,9 +198,29 @@ impl Shard {
         }
     }
 
+    /// All live subscriptions of the session go on by reading the ring from a place up to which all
+    /// of them have been delivered or offered everything.
+    pub(crate) fn fall_behind(&mut self, key: SessionKey, place: Place) {
+        let Some(session) = self.session(key) else { return };
+        let live = session.subscriptions.iter().filter(|it| it.member_at.is_some());
+        let ids: SmallVec<[Rc<str>; 1]> = live.map(|it| Rc::clone(&it.id)).collect();
+        if ids.is_empty() {
+            return;
+        }
+        self.shared.metrics.fell_behind();
+        for id in &ids {
+            self.go_behind(key, id);
+        }
+        if let Some(session) = self.session_mut(key) {
+            session.readers.push(Reader { place, ids, announce: false, handover: None });
+        }
+        self.schedule(key);
+    }
+
     /// Ends a subscription; `false` where there was none of that name.
     pub(crate) fn end_subscription(&mut self, key: SessionKey, id: &str) -> bool {
         self.go_behind(key, id);
+        self.forget_held(key, id);
         let Some(session) = self.session_mut(key) else { return false };
         let known = session.subscriptions.iter().position(|known| &*known.id == id);
         let Some(known) = known else { return false };
@@ -195,6 +228,9 @@ impl Shard {
         session.forget_reader_of(id);
         self.forget_snapshot(key, id);
         self.parked.remove(key, &subscription.id);
+        if !self.paused.is_empty() {
+            self.paused.remove(&(key, subscription.id));
+        }
         self.groups.detach(subscription.attachment);
         true
     }

@@ -1,5 +1,7 @@
 //! What a client asks for.
 
+use std::time::Duration;
+
 use crate::catalog::TableName;
 use crate::change::cursor::Cursor;
 use crate::change::value::BigNumbers;
@@ -17,6 +19,52 @@ pub struct Request {
     pub events: Events,
     /// How numbers that a double can't hold are written.
     pub big_numbers: BigNumbers,
+    /// How often a row may be told of; as often as it changes where absent.
+    pub throttle: Option<Box<Throttle>>,
+}
+
+/// At most one delivery per key and interval; the last one always arrives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Throttle {
+    /// The columns by which deliveries are told apart; the primary key's where absent.
+    pub key: Option<Box<[Box<str>]>>,
+    /// The least time between two deliveries of a key, from [`Throttle::INTERVAL_MIN`] to
+    /// [`Throttle::INTERVAL_MAX`].
+    pub interval: Duration,
+    /// How far a key must move before it is told of again.
+    pub movement: Option<Movement>,
+}
+
+/// A least way on earth, and the columns that tell the place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Movement {
+    /// The way, in metres.
+    pub metres: u32,
+    /// The column of the latitude, in degrees.
+    pub latitude: Box<str>,
+    /// The column of the longitude, in degrees.
+    pub longitude: Box<str>,
+}
+
+impl Throttle {
+    /// The shortest interval: a hundred deliveries of a key in a second.
+    pub const INTERVAL_MIN: Duration = Duration::from_millis(10);
+    /// The longest interval. A client that hears nothing for longer takes the connection for dead.
+    pub const INTERVAL_MAX: Duration = Duration::from_secs(30);
+    /// The longest way: half around the earth.
+    pub const METRES_MAX: u32 = 20_000_000;
+    /// How many columns a key may have.
+    pub const KEY_COLUMNS_MAX: usize = 8;
+
+    /// After how long a key that did not move far enough is told of all the same: ten intervals, or
+    /// [`Throttle::INTERVAL_MAX`] where that is less. Without a least way, the interval.
+    #[must_use]
+    pub fn linger(&self) -> Duration {
+        match self.movement {
+            Some(_) => self.interval.saturating_mul(10).min(Throttle::INTERVAL_MAX),
+            None => self.interval,
+        }
+    }
 }
 
 /// A client's rule, in the form in which it came.

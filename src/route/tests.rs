@@ -54,6 +54,7 @@ use crate::route::subscription::Request;
 use crate::route::subscription::Subscribe;
 
 mod crowd;
+mod throttle;
 
 const SOURCE: Source = Source { system: 7, timeline: 1 };
 const ROLE: &str = "web";
@@ -105,6 +106,8 @@ impl Encode for Lines {
                 Some(cursor) => format!("restart {}\n", cursor.position.lsn),
                 None => "restart\n".to_owned(),
             },
+            Notice::Paused { id, .. } => format!("{id} paused\n"),
+            Notice::Resumed { id } => format!("{id} resumed\n"),
         };
         out.extend_from_slice(line.as_bytes());
     }
@@ -214,6 +217,7 @@ impl World {
             columns: None,
             events: Events::ALL,
             big_numbers: BigNumbers::AsNumbers,
+            throttle: None,
         };
         let subscribe = Subscribe { id: id.into(), request, since, snapshot: None };
         self.shard.subscribe(key, subscribe).unwrap();

@@ -105,7 +105,7 @@ fn status_of(code: &str) -> StatusCode {
     match code {
         "unauthenticated" => StatusCode::UNAUTHORIZED,
         "unknown_table" => StatusCode::NOT_FOUND,
-        "bad_filter" | "snapshot_too_large" => StatusCode::BAD_REQUEST,
+        "bad_filter" | "bad_throttle" | "snapshot_too_large" => StatusCode::BAD_REQUEST,
         "snapshot_busy" | "snapshot_failed" | "snapshot_overtaken" => {
             StatusCode::SERVICE_UNAVAILABLE
         }

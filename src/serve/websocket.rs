@@ -205,6 +205,14 @@ impl<S: Socket> Session<S> {
                 Ok(()) => return None,
                 Err(refusal) => write::refusal(&id, &refusal),
             },
+            Ok(Request::Pause { id }) => match shard.pause(self.key, &id) {
+                Ok(()) => return None,
+                Err(refusal) => write::refusal(&id, &refusal),
+            },
+            Ok(Request::Resume { id }) => match shard.unpause(self.key, &id) {
+                Ok(()) => return None,
+                Err(refusal) => write::refusal(&id, &refusal),
+            },
             Ok(Request::Subscribe(subscribe)) => {
                 let id = subscribe.id.clone();
                 match shard.subscribe(self.key, subscribe) {

@@ -29,6 +29,7 @@ mod slow;
 mod snapshot;
 mod sql;
 mod support;
+mod throttle;
 mod tls;
 mod transports;
 mod values;

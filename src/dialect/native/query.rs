@@ -15,6 +15,8 @@ const LISTS: [&str; 4] = ["columns", "events", "order", "latest_by"];
 const NUMBERS: [&str; 2] = ["limit", "wait"];
 /// The parameters that are `true` or `false`.
 const FLAGS: [&str; 1] = ["snapshot"];
+/// The parameters that are JSON.
+const OBJECTS: [&str; 1] = ["throttle"];
 /// The parameter that is for the handshake alone.
 const TOKEN: &str = "token";
 
@@ -58,6 +60,9 @@ fn value(name: &str, text: String) -> Result<Value, RequestError> {
         let flag: Result<bool, _> = text.parse();
         return flag.map(Value::from).map_err(|_| wrong(format!("`{name}` is not true or false")));
     }
+    if OBJECTS.contains(&name) {
+        return serde_json::from_str(&text).map_err(|_| wrong(format!("`{name}` is not JSON")));
+    }
     Ok(Value::String(text))
 }
 
@@ -91,12 +96,16 @@ mod tests {
         let filter = format!("{:?}", subscribe.request.filter);
         assert_eq!(filter, r#"Some(Where("a = 'b+c'"))"#);
         assert!(subscribe.since.is_some());
+        let query = "table=orders&throttle=%7B%22interval_ms%22:100%7D";
+        let throttled = fields(query).and_then(of_http).unwrap().request.throttle;
+        assert_eq!(throttled.map(|it| it.interval.as_millis()), Some(100));
     }
 
     #[test]
     fn what_is_wrong_with_a_query_is_named() {
         assert_eq!(error("table=a&table=b"), "`table` is given twice");
         assert_eq!(error("table=%ff"), "the query string is not UTF-8");
+        assert_eq!(error("table=a&throttle=100ms"), "`throttle` is not JSON");
         assert_eq!(error("wait=soon"), "`wait` is not a whole number");
         assert!(error("table=a&wher=b").starts_with("unknown field `wher`"));
         assert!(error("").starts_with("missing field `table`"));

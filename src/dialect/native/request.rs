@@ -1,5 +1,7 @@
 //! Requests of the native dialect: text in, [`Request`] out.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use serde_json::Map;
 use serde_json::Value;
@@ -7,12 +9,15 @@ use serde_json::Value;
 use crate::catalog::TableName;
 use crate::change::cursor::Cursor;
 use crate::change::value::BigNumbers;
+use crate::route::subscription;
 use crate::route::subscription::Events;
 use crate::route::subscription::Filter;
+use crate::route::subscription::Movement;
 use crate::route::subscription::Op;
 use crate::route::subscription::OrderBy;
 use crate::route::subscription::SnapshotRequest;
 use crate::route::subscription::Subscribe;
+use crate::route::subscription::Throttle;
 
 /// The longest name that a subscription may have, in bytes. It is in every frame.
 pub const ID_BYTES_MAX: usize = 64;
@@ -38,6 +43,16 @@ pub enum Request {
         /// Its name.
         id: String,
     },
+    /// Let one rest.
+    Pause {
+        /// Its name.
+        id: String,
+    },
+    /// Let one go on that rests.
+    Resume {
+        /// Its name.
+        id: String,
+    },
     /// Answer, so that the client can measure the round trip.
     Ping,
 }
@@ -56,7 +71,9 @@ pub struct RequestError {
     pub hint: Option<&'static str>,
 }
 
-const TYPES: &str = "the types are auth, subscribe, unsubscribe and ping";
+const THROTTLE: &str = r#"{"key":"driver_id","interval_ms":1000,"min_move_m":25,"position":["lat","lng"]}, whole numbers; `key` may be a list; `interval_ms` alone is enough"#;
+
+const TYPES: &str = "the types are auth, subscribe, unsubscribe, pause, resume and ping";
 
 #[derive(Deserialize)]
 struct Envelope {
@@ -78,7 +95,16 @@ struct Auth {
 struct Plain {
     #[serde(rename = "type")]
     _of: String,
-    id: Option<Id>,
+    #[serde(rename = "id")]
+    _id: Option<Id>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Named {
+    #[serde(rename = "type")]
+    _of: String,
+    id: Id,
 }
 
 #[derive(Deserialize)]
@@ -99,6 +125,24 @@ struct SubscribeFields {
     limit: Option<u64>,
     latest_by: Option<Vec<String>>,
     big_numbers: Option<String>,
+    throttle: Option<ThrottleFields>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ThrottleFields {
+    key: Option<Key>,
+    interval_ms: u64,
+    min_move_m: Option<u32>,
+    position: Option<(String, String)>,
+}
+
+/// One column, or several.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Key {
+    One(String),
+    Several(Vec<String>),
 }
 
 /// A subscription's name: a string, or a number, which is taken as its digits.
@@ -144,9 +188,16 @@ pub fn parse(text: &str) -> Result<Request, RequestError> {
             Ok(Request::Subscribe(subscribe(fields)?))
         }
         "unsubscribe" => {
-            let plain: Plain = serde_json::from_str(text).map_err(wrong)?;
-            let id = plain.id.ok_or_else(|| bad(None, "missing field `id`".to_owned(), None))?;
-            Ok(Request::Unsubscribe { id: id.into_text() })
+            let id = named(text).map_err(wrong)?;
+            Ok(Request::Unsubscribe { id })
+        }
+        "pause" => {
+            let id = named(text).map_err(wrong)?;
+            Ok(Request::Pause { id })
+        }
+        "resume" => {
+            let id = named(text).map_err(wrong)?;
+            Ok(Request::Resume { id })
         }
         "ping" => {
             let _ping: Plain = serde_json::from_str(text).map_err(wrong)?;
@@ -265,11 +316,44 @@ fn subscribe(mut fields: SubscribeFields) -> Result<Subscribe, RequestError> {
         Some("string") => BigNumbers::AsStrings,
         Some(_) => return Err(wrong("`big_numbers` is unknown", "number or string")),
     };
+    let throttle = fields.throttle.map(throttle).transpose();
+    let throttle = throttle.map_err(|message| wrong(message, THROTTLE))?.map(Box::new);
     let columns = fields.columns.map(|names| names.into_iter().map(Into::into).collect());
     let table = TableName::parse(&fields.table);
-    let request =
-        crate::route::subscription::Request { table, filter, columns, events, big_numbers };
+    let request = subscription::Request { table, filter, columns, events, big_numbers, throttle };
     Ok(Subscribe { id: id.into(), request, since, snapshot })
+}
+
+/// The name in a request that has nothing else.
+fn named(text: &str) -> Result<String, serde_json::Error> {
+    serde_json::from_str(text).map(|named: Named| named.id.into_text())
+}
+
+/// Reads a throttle, as far as it can be judged without the table; else says what is wrong.
+fn throttle(fields: ThrottleFields) -> Result<Throttle, &'static str> {
+    let interval = Duration::from_millis(fields.interval_ms);
+    if !(Throttle::INTERVAL_MIN..=Throttle::INTERVAL_MAX).contains(&interval) {
+        return Err("`throttle.interval_ms` is not from 10 to 30000");
+    }
+    let key: Option<Box<[Box<str>]>> = fields.key.map(|key| match key {
+        Key::One(name) => Box::from([name.into()]),
+        Key::Several(names) => names.into_iter().map(Into::into).collect(),
+    });
+    if key.as_ref().is_some_and(|key| key.is_empty() || key.len() > Throttle::KEY_COLUMNS_MAX) {
+        return Err("`throttle.key` has no columns or more than 8");
+    }
+    let movement = match (fields.min_move_m, fields.position) {
+        (None, None) => None,
+        (Some(metres), Some((latitude, longitude))) => {
+            if !(1..=Throttle::METRES_MAX).contains(&metres) {
+                return Err("`throttle.min_move_m` is not from 1 to 20000000");
+            }
+            let (latitude, longitude) = (latitude.into(), longitude.into());
+            Some(Movement { metres, latitude, longitude })
+        }
+        _ => return Err("`throttle.min_move_m` and `throttle.position` need each other"),
+    };
+    Ok(Throttle { key, interval, movement })
 }
 
 const fn error_hint(_: &crate::change::cursor::ParseCursorError) -> &'static str {
@@ -299,6 +383,45 @@ mod tests {
         assert!(subscribe.request.events.contains(Op::Leave));
         assert!(!subscribe.request.events.contains(Op::Insert));
         assert_eq!(subscribe.since.map(|cursor| cursor.position.index), Some(0));
+    }
+
+    #[test]
+    fn a_throttle_is_read_and_judged() {
+        let request = |throttle: &str| {
+            format!(r#"{{"type":"subscribe","id":"a","table":"t","throttle":{throttle}}}"#)
+        };
+        let read = |throttle: &str| {
+            let Ok(Request::Subscribe(it)) = parse(&request(throttle)) else {
+                panic!("{throttle}")
+            };
+            *it.request.throttle.unwrap()
+        };
+        let plain = read(r#"{"interval_ms":1000}"#);
+        assert_eq!(
+            (plain.interval, plain.key, plain.movement),
+            (Duration::from_secs(1), None, None)
+        );
+        let full =
+            read(r#"{"key":["a","b"],"interval_ms":500,"min_move_m":25,"position":["lat","lng"]}"#);
+        assert_eq!(full.key.as_ref().map(|key| key.len()), Some(2));
+        assert_eq!(full.linger(), Duration::from_secs(5));
+        assert_eq!(full.movement.map(|it| (it.metres, it.longitude)), Some((25, "lng".into())));
+        for (throttle, expected) in [
+            (r#"{"interval_ms":9}"#, "not from 10 to 30000"),
+            (r#"{"interval_ms":30001}"#, "not from 10 to 30000"),
+            (r#"{"interval_ms":50,"key":[]}"#, "no columns"),
+            (r#"{"interval_ms":50,"min_move_m":5}"#, "need each other"),
+            (r#"{"interval_ms":50,"position":["a","b"]}"#, "need each other"),
+            (r#"{"interval_ms":50,"min_move_m":0,"position":["a","b"]}"#, "not from 1 to"),
+            (r#"{"interval_ms":50,"min_move_m":1,"position":["a"]}"#, "invalid length 1"),
+            (r#"{"key":"a"}"#, "missing field `interval_ms`"),
+            (r#"{"interval":50}"#, "unknown field `interval`"),
+            (r#"{"interval_ms":1.5}"#, "invalid type: floating point"),
+        ] {
+            let error = error(&request(throttle));
+            assert!(error.starts_with("bad_request Some(\"a\")"), "{error}");
+            assert!(error.contains(expected), "{throttle}: {error}");
+        }
     }
 
     #[test]

@@ -149,6 +149,14 @@ pub(super) fn notice(notice: &Notice<'_>) -> serde_json::Value {
             json
         }
         Notice::Unsubscribed { id } => serde_json::json!({ "type": "unsubscribed", "id": id }),
+        Notice::Paused { id, cursor } => {
+            let mut json = serde_json::json!({ "type": "paused", "id": id });
+            if let Some(cursor) = cursor {
+                set(&mut json, "cursor", cursor.to_string());
+            }
+            json
+        }
+        Notice::Resumed { id } => serde_json::json!({ "type": "resumed", "id": id }),
         Notice::Refused { id, refusal } => refused(Some(id), refusal),
         Notice::Heartbeat { cursor } => {
             serde_json::json!({ "type": "heartbeat", "cursor": cursor.to_string() })

@@ -85,6 +85,7 @@ async fn a_slice_of_an_earlier_shape_is_nobody_else_s() {
         columns: Some(["id", "body", "note"].map(Into::into).into()),
         events: Events::ALL,
         big_numbers: BigNumbers::AsNumbers,
+        throttle: None,
     };
     let since = Some(Cursor::after(SOURCE, Lsn::new(100)));
     world

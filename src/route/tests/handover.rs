@@ -49,6 +49,7 @@ impl World {
             columns: None,
             events: Events::ALL,
             big_numbers: BigNumbers::AsNumbers,
+            throttle: None,
         };
         let snapshot = Some(Box::new(SnapshotRequest::default()));
         let subscribe = Subscribe { id: id.into(), request, since: None, snapshot };
