@@ -181,6 +181,19 @@ fn the_names_in_the_map_are_those_of_the_code() {
 }
 
 #[test]
+fn the_guarantees_name_every_bound() {
+    let (configuration, guarantees) = (read("docs/configuration.md"), read("docs/guarantees.md"));
+    for section in ["window", "ring", "limits", "snapshot", "drain"] {
+        let (_, after) = configuration.split_once(&format!("### `[{section}]`")).unwrap();
+        for row in rows(after) {
+            let key = row.first().unwrap().trim_matches('`');
+            let name = format!("`{section}.{key}`");
+            assert!(guarantees.contains(&name), "docs/guarantees.md does not say what {name} does");
+        }
+    }
+}
+
+#[test]
 fn every_link_of_a_document_leads_somewhere() {
     let mut links = 0;
     for document in files("md") {

@@ -23,6 +23,7 @@ use crate::log::Seen;
 use crate::plan::Fault;
 use crate::plan::Plan;
 use crate::plan::Watch;
+use crate::throttled::Throttled;
 use crate::truth;
 use crate::truth::Change;
 use crate::truth::Transaction;
@@ -83,6 +84,8 @@ struct Follower<'a> {
     missed: bool,
     /// What it holds, where it began with a snapshot.
     held: Option<Held>,
+    /// Where it is throttled.
+    throttled: Option<Throttled>,
 }
 
 impl Follower<'_> {
@@ -108,9 +111,11 @@ impl<'a> Checker<'a> {
         let mut followers: Vec<Follower<'a>> = client
             .watches
             .iter()
-            .map(|watch| Follower {
+            .map(|watch| (watch, due(watch, self.truth)))
+            .map(|(watch, due)| Follower {
                 watch,
-                due: due(watch, self.truth),
+                throttled: watch.throttle_ms.map(|_| Throttled::new(self.truth, &due)),
+                due,
                 next: None,
                 least: 0,
                 since: beginning,
@@ -129,6 +134,9 @@ impl<'a> Checker<'a> {
                 }
                 Seen::Asked { watch, since } => {
                     let follower = &mut followers[*watch];
+                    if let Some(throttled) = &mut follower.throttled {
+                        throttled.connect();
+                    }
                     follower.wants = since.is_none();
                     if follower.wants && follower.watch.snapshot {
                         follower.begin_snapshot(entry.at);
@@ -163,6 +171,7 @@ impl<'a> Checker<'a> {
                 (follower.next, follower.since, follower.proven_at) = (None, at, at);
                 (follower.least, follower.missed) = (0, false);
             }
+            "row" if follower.throttled.is_some() => self.throttled_row(follower, at, frame),
             "row" => {
                 let is_known = follower.held.as_ref().is_none_or(|held| held.synced);
                 if is_known {
@@ -203,6 +212,7 @@ impl<'a> Checker<'a> {
                 let code = frame["code"].as_str().unwrap().to_owned();
                 let lawful = match code.as_str() {
                     "unknown_table" => self.near(at, |fault| fault == Fault::TableUnpublished),
+                    "snapshot_overtaken" => self.plan.profile.tight,
                     "snapshot_failed" | "snapshot_timeout" | "snapshot_busy" => {
                         self.near(at, Fault::delays_answers)
                     }
@@ -264,6 +274,46 @@ impl<'a> Checker<'a> {
         }
     }
 
+    /// A row of a throttled subscription.
+    fn throttled_row(&mut self, follower: &mut Follower<'a>, at: Instant, frame: &Value) {
+        self.findings.deliveries += 1;
+        let Some(mut throttled) = follower.throttled.take() else { return };
+        let mut places = throttled.places(frame["commit_ts"].as_str().unwrap()).iter().copied();
+        match places.find(|place| self.is(follower, *place, frame)) {
+            None => {
+                let what = format!("not to be seen: {frame}");
+                self.violation(follower, &what);
+            }
+            Some(place) => {
+                if !throttled.take(self.truth, &follower.due, place) {
+                    self.violation(follower, &format!("after something newer: {frame}"));
+                }
+                let Due { transaction, .. } = follower.due[place];
+                follower.proven = transaction;
+                follower.proven_at = self.truth.transactions[transaction].sent_at.unwrap_or(at);
+            }
+        }
+        follower.throttled = Some(throttled);
+    }
+
+    /// The last of each row must have come, of what was committed since there was an answer, or
+    /// since the last `resync`.
+    fn throttled_end(&mut self, follower: &mut Follower<'a>) {
+        let Some(throttled) = &follower.throttled else { return };
+        let late = |due: &Due| {
+            let sent_at = self.truth.transactions[due.transaction].sent_at;
+            sent_at.is_some_and(|sent_at| sent_at > follower.since)
+        };
+        // Commits that were sent in one order may be in the log in another one.
+        let from = follower.due.iter().rposition(|due| !late(due)).map_or(0, |place| place + 1);
+        let missing = throttled.missing(self.truth, &follower.due, from);
+        if let Some(first) = missing.iter().min() {
+            let shown = self.show(follower, follower.due[*first]);
+            let what = format!("the last of {} rows never came; first {shown}", missing.len());
+            self.violation(follower, &what);
+        }
+    }
+
     /// A row of a snapshot, or a change that comes with it because it did not see it.
     fn early(&mut self, follower: &mut Follower<'a>, frame: &Value) {
         self.findings.deliveries += 1;
@@ -317,6 +367,9 @@ impl<'a> Checker<'a> {
         let Some(last) = last else {
             return self.violation(follower, "the last row is not in the truth");
         };
+        if follower.throttled.is_some() {
+            return self.throttled_end(follower);
+        }
         let came = match (follower.next, &follower.held) {
             (Some(next), _) => next > last,
             // It came with a snapshot, if it came.

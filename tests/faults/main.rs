@@ -27,6 +27,7 @@ mod run;
 mod truth;
 mod due;
 mod held;
+mod throttled;
 mod check;
 mod report;
 mod pause;

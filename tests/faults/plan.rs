@@ -56,6 +56,8 @@ pub(crate) struct Watch {
     pub(crate) columns: Option<Vec<&'static str>>,
     /// Whether it begins with the rows that are there.
     pub(crate) snapshot: bool,
+    /// The least time between two deliveries of a row, in milliseconds, where there is one.
+    pub(crate) throttle_ms: Option<u64>,
 }
 
 /// Something that goes wrong. A client that forgets is one more that comes anew: what it held and
@@ -175,6 +177,7 @@ impl Plan {
             postgrest: false,
             columns: None,
             snapshot: false,
+            throttle_ms: None,
         };
         let clients = vec![ClientPlan { watches: vec![watch] }];
         Plan { seed, lasts, profile, clients, faults }
@@ -217,6 +220,7 @@ fn clients(dice: &mut Dice, profile: Profile) -> Vec<ClientPlan> {
                 postgrest: dice.chance(50),
                 columns: few.then(|| vec!["id", "writer", "number", "chain"]),
                 snapshot,
+                throttle_ms: None,
             });
         }
         clients.push(ClientPlan { watches });

@@ -78,7 +78,10 @@ impl Events {
     }
 
     pub(crate) async fn ask(&mut self, watch: &Watch, since: Option<String>) -> Result<(), String> {
-        let mut path = format!("/v1/events?{}", parameters(watch));
+        let mut path = format!("/v1/events?id={}&{}", watch.id, parameters(watch));
+        if watch.snapshot {
+            path.push_str("&snapshot=true");
+        }
         let mut headers = Vec::new();
         match &since {
             Some(since) if self.by_header => headers.push(("last-event-id", since.as_str())),
@@ -132,12 +135,42 @@ impl Changes {
         Ok(Changes { http, watch: None, cursor, came, refused: false, dice })
     }
 
-    pub(crate) fn ask(&mut self, watch: &Watch, since: Option<String>) {
-        if since.is_some() {
+    pub(crate) async fn ask(&mut self, watch: &Watch, since: Option<String>) -> Result<(), String> {
+        let rows = watch.snapshot && since.is_none();
+        if rows || since.is_some() {
             // Nobody says so here; it only means that what comes counts.
             self.came.push_back(json!({ "type": "subscribed", "id": watch.id }).to_string());
         }
         (self.watch, self.cursor) = (Some(watch.clone()), since);
+        if rows { self.ask_rows(watch).await } else { Ok(()) }
+    }
+
+    /// Begins with the rows that are there, told in the frames in which a WebSocket tells them.
+    async fn ask_rows(&mut self, watch: &Watch) -> Result<(), String> {
+        let path = format!("/v1/rows?{}", parameters(watch));
+        let response = self.http.get(&path, &[]).await?;
+        if !response.status().is_success() {
+            self.refused = true;
+            self.came.push_back(refusal(watch, response).await?);
+            return Ok(());
+        }
+        let body = response.into_body().collect().await.map_err(|error| error.to_string())?;
+        let answer: Value =
+            serde_json::from_slice(&body.to_bytes()).map_err(|error| error.to_string())?;
+        for row in answer["rows"].as_array().unwrap() {
+            let frame = json!({ "type": "row", "id": watch.id, "op": "snapshot", "new": row });
+            self.came.push_back(frame.to_string());
+        }
+        for change in answer["changes"].as_array().unwrap() {
+            let mut frame = change.clone();
+            frame["id"] = json!(watch.id);
+            self.came.push_back(frame.to_string());
+        }
+        let cursor = answer["cursor"].as_str().unwrap().to_owned();
+        let synced = json!({ "type": "synced", "id": watch.id, "cursor": cursor });
+        self.came.push_back(synced.to_string());
+        self.cursor = Some(cursor);
+        Ok(())
     }
 
     pub(crate) async fn next(&mut self) -> Result<Option<String>, String> {
@@ -148,7 +181,12 @@ impl Changes {
             return Err("refused".to_owned());
         }
         let watch = self.watch.clone().ok_or("nothing asked")?;
-        let mut path = format!("/v1/changes?{}&wait={}", parameters(&watch), self.dice.below(3));
+        let mut path = format!(
+            "/v1/changes?id={}&{}&wait={}",
+            watch.id,
+            parameters(&watch),
+            self.dice.below(3)
+        );
         let mut headers = Vec::new();
         let quoted = self.cursor.as_ref().map(|cursor| format!("\"{cursor}\""));
         match (&self.cursor, &quoted) {
@@ -176,6 +214,17 @@ impl Changes {
     /// Takes the frames of an answer, or only some of them, and goes on after those.
     fn take(&mut self, answer: &Value) {
         let frames = answer["frames"].as_array().unwrap();
+        let is_resync = |frame: &&Value| frame["type"] == "resync";
+        if self.watch.as_ref().is_some_and(|watch| watch.snapshot)
+            && let Some(resync) = frames.iter().find(is_resync)
+        {
+            // What it holds is void; it comes back and asks for the rows.
+            let mut resync = resync.clone();
+            resync.as_object_mut().unwrap().remove("cursor");
+            self.came.push_back(resync.to_string());
+            self.refused = true;
+            return;
+        }
         if frames.len() > 1
             && frames.iter().all(|frame| frame["type"] == "row")
             && self.dice.chance(20)
@@ -215,7 +264,7 @@ async fn refusal(watch: &Watch, response: Response<Incoming>) -> Result<String, 
 }
 
 fn parameters(watch: &Watch) -> String {
-    let mut text = format!("id={}&table={}", watch.id, watch.table);
+    let mut text = format!("table={}", watch.table);
     let (sql, postgrest) = (watch.filter.sql(), watch.filter.postgrest());
     if watch.postgrest && !postgrest.is_empty() {
         write!(text, "&filter={}", encoded(&postgrest)).unwrap();
@@ -225,8 +274,9 @@ fn parameters(watch: &Watch) -> String {
     if let Some(columns) = &watch.columns {
         write!(text, "&columns={}", columns.join(",")).unwrap();
     }
-    if watch.snapshot {
-        text.push_str("&snapshot=true");
+    if let Some(interval_ms) = watch.throttle_ms {
+        let throttle = json!({ "interval_ms": interval_ms });
+        write!(text, "&throttle={}", encoded(&throttle.to_string())).unwrap();
     }
     text
 }

@@ -48,9 +48,7 @@ impl Line {
         let alone = plan.watches.len() == 1;
         match dice.below(3) {
             1 if alone => Ok(Line::Events(Box::new(Events::connect(port, dice).await?))),
-            2 if alone && !plan.watches[0].snapshot => {
-                Ok(Line::Changes(Box::new(Changes::connect(port, dice).await?)))
-            }
+            2 if alone => Ok(Line::Changes(Box::new(Changes::connect(port, dice).await?))),
             _ => Ok(Line::WebSocket(Box::new(WebSocket::connect(port).await?))),
         }
     }
@@ -59,10 +57,7 @@ impl Line {
         match self {
             Line::WebSocket(line) => line.ask(watch, since).await,
             Line::Events(line) => line.ask(watch, since).await,
-            Line::Changes(line) => {
-                line.ask(watch, since);
-                Ok(())
-            }
+            Line::Changes(line) => line.ask(watch, since).await,
         }
     }
 

@@ -43,6 +43,9 @@ impl WebSocket {
         if watch.snapshot {
             request["snapshot"] = json!(true);
         }
+        if let Some(interval_ms) = watch.throttle_ms {
+            request["throttle"] = json!({ "interval_ms": interval_ms });
+        }
         if let Some(since) = since {
             request["since"] = json!(since);
         }
