@@ -59,6 +59,8 @@ pub(crate) struct Checker<'a> {
     pub(crate) findings: Findings,
     /// What each cursor stands for, by all who were told it: a transaction, a change in it.
     cursors: HashMap<String, (usize, usize)>,
+    /// The other way round.
+    names: HashMap<(usize, usize), String>,
     /// What clients held, to be compared when all of it is known.
     comparisons: Vec<Comparison<'a>>,
 }
@@ -99,8 +101,8 @@ impl Follower<'_> {
 impl<'a> Checker<'a> {
     pub(crate) fn new(plan: &'a Plan, truth: &'a Truth, done: &'a [Done]) -> Checker<'a> {
         let findings = Findings { violations: truth.flaws.clone(), ..Findings::default() };
-        let (cursors, comparisons) = (HashMap::new(), Vec::new());
-        Checker { plan, truth, done, findings, cursors, comparisons }
+        let (cursors, names, comparisons) = (HashMap::new(), HashMap::new(), Vec::new());
+        Checker { plan, truth, done, findings, cursors, names, comparisons }
     }
 
     /// Checks one client's log.
@@ -268,9 +270,11 @@ impl<'a> Checker<'a> {
         follower.proven = transaction;
         follower.proven_at = self.truth.transactions[transaction].sent_at.unwrap_or(at);
         let cursor = frame["cursor"].as_str().unwrap().to_owned();
-        let stands_for = *self.cursors.entry(cursor).or_insert((transaction, change));
-        if stands_for != (transaction, change) {
-            self.violation(follower, &format!("one cursor for two changes: {frame}"));
+        let place = (transaction, change);
+        let is_one = *self.cursors.entry(cursor.clone()).or_insert(place) == place;
+        let has_one = *self.names.entry(place).or_insert_with(|| cursor.clone()) == cursor;
+        if !(is_one && has_one) {
+            self.violation(follower, &format!("not the cursor of this change for all: {frame}"));
         }
     }
 

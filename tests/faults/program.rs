@@ -59,6 +59,7 @@ impl Program {
             .args(["-c", GUARD, "walcast-guard"])
             .arg(&*folder)
             .stdin(Stdio::piped())
+            .stderr(Stdio::null())
             .spawn()
             .unwrap();
         let (sender, pid) = watch::channel(None);
