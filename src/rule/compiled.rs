@@ -5,10 +5,12 @@ use serde_json::Value as Json;
 use crate::change::relation::Relation;
 use crate::change::tuple::Cell;
 use crate::rule::bind;
+use crate::rule::bind::logic::junction;
 use crate::rule::error::RuleError;
 use crate::rule::expression::Expression;
 use crate::rule::term::Term;
 use crate::rule::term::Undecided;
+use crate::rule::value::Value;
 
 /// A boolean expression bound to a relation, claims put in.
 ///
@@ -52,12 +54,27 @@ impl Rule {
         relation: &Relation,
         claims: &Json,
     ) -> Result<Rule, RuleError> {
-        let term = bind::bind(&expression.node, relation, claims)?;
+        Ok(Rule::of(bind::bind(&expression.node, relation, claims)?))
+    }
+
+    pub(in crate::rule) fn of(term: Term) -> Rule {
         let mut columns = Vec::new();
         collect(&term, &mut columns);
         columns.sort_unstable();
         columns.dedup();
-        Ok(Rule { term, columns: columns.into() })
+        Rule { term, columns: columns.into() }
+    }
+
+    /// Both must admit a row; where this one does not, the other is not asked.
+    #[must_use]
+    pub fn and(self, other: Rule) -> Rule {
+        Rule::of(junction(vec![self.term, other.term], false))
+    }
+
+    /// Whether it admits no row whatever.
+    #[must_use]
+    pub const fn is_never(&self) -> bool {
+        matches!(self.term, Term::Constant(None | Some(Value::Bool(false))))
     }
 
     /// The rule that admits every row.

@@ -4,8 +4,7 @@
 //! [`parse_filter`](crate::rule::parse_filter)) make the same tree; `bind` gives it types. `Display`
 //! writes a part of the tree as SQL, for messages.
 
-use std::fmt;
-use std::fmt::Display;
+mod print;
 
 use crate::rule::error::RuleError;
 
@@ -19,6 +18,9 @@ pub const LIST_MAX: usize = 1000;
 pub const FILTER_LIST_MAX: usize = 100;
 /// The nodes of the tree: what one row image may cost.
 pub const NODES_MAX: usize = 4000;
+
+/// What stands between schema and name of a type in [`Node::Cast`].
+pub(in crate::rule) const QUALIFIED: char = '\0';
 
 /// A boolean expression over a row and claims, not yet bound to a relation.
 #[derive(Clone, Debug, PartialEq)]
@@ -86,28 +88,87 @@ pub(in crate::rule) enum Known {
 /// One node of the tree. Negated forms are a `Not` around the plain one.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::rule) enum Node {
-    Column { qualifier: Option<Box<str>>, name: Box<str> },
+    Column {
+        qualifier: Option<Box<str>>,
+        name: Box<str>,
+    },
     Claims,
     Null,
     Boolean(bool),
     Number(Box<str>),
     Text(Box<str>),
-    Cast { operand: Box<Node>, to: Box<str> },
-    Collate { operand: Box<Node>, collation: Box<str> },
+    Cast {
+        operand: Box<Node>,
+        to: Box<str>,
+    },
+    Collate {
+        operand: Box<Node>,
+        collation: Box<str>,
+    },
     Not(Box<Node>),
     All(Vec<Node>),
     Any(Vec<Node>),
-    Compare { op: Comparison, left: Box<Node>, right: Box<Node> },
-    Distinct { left: Box<Node>, right: Box<Node> },
+    Compare {
+        op: Comparison,
+        left: Box<Node>,
+        right: Box<Node>,
+    },
+    Distinct {
+        left: Box<Node>,
+        right: Box<Node>,
+    },
     IsNull(Box<Node>),
-    Is { operand: Box<Node>, known: Known },
-    In { operand: Box<Node>, list: Vec<Node> },
-    Match { operand: Box<Node>, pattern: Box<Node>, how: Pattern },
-    Quantified { op: Comparison, left: Box<Node>, right: Box<Node>, all: bool },
+    Is {
+        operand: Box<Node>,
+        known: Known,
+    },
+    In {
+        operand: Box<Node>,
+        list: Vec<Node>,
+    },
+    Match {
+        operand: Box<Node>,
+        pattern: Box<Node>,
+        how: Pattern,
+    },
+    Quantified {
+        op: Comparison,
+        left: Box<Node>,
+        right: Box<Node>,
+        all: bool,
+    },
     Array(Vec<Node>),
-    Binary { op: Operator, left: Box<Node>, right: Box<Node> },
-    Call { function: Function, arguments: Vec<Node> },
-    Case { operand: Option<Box<Node>>, arms: Vec<(Node, Node)>, otherwise: Option<Box<Node>> },
+    Binary {
+        op: Operator,
+        left: Box<Node>,
+        right: Box<Node>,
+    },
+    Call {
+        function: Function,
+        arguments: Vec<Node>,
+    },
+    Case {
+        operand: Option<Box<Node>>,
+        arms: Vec<(Node, Node)>,
+        otherwise: Option<Box<Node>>,
+    },
+    /// `current_setting(name)`. Only in policies of the database, like all that follow.
+    Setting {
+        name: Box<str>,
+        missing_ok: bool,
+    },
+    /// `current_user`.
+    CurrentUser,
+    /// A function of the database without arguments; its body takes its place before it is bound.
+    User {
+        schema: Box<str>,
+        name: Box<str>,
+    },
+    /// An operand that has this type (`pg_type.oid`), or the rule is refused.
+    Exactly {
+        operand: Box<Node>,
+        of: u32,
+    },
 }
 
 impl Expression {
@@ -166,6 +227,72 @@ impl Node {
         if negated { self.not() } else { self }
     }
 
+    /// Changes every node of the tree, from the leaves up.
+    pub(in crate::rule) fn rewrite(
+        &mut self,
+        change: &mut dyn FnMut(&mut Node) -> Result<(), RuleError>,
+    ) -> Result<(), RuleError> {
+        let mut outcome = Ok(());
+        self.for_each_child_mut(&mut |child| {
+            if outcome.is_ok() {
+                outcome = child.rewrite(change);
+            }
+        });
+        outcome?;
+        change(self)
+    }
+
+    fn for_each_child_mut(&mut self, visit: &mut dyn FnMut(&mut Node)) {
+        match self {
+            Node::Column { .. }
+            | Node::Claims
+            | Node::Null
+            | Node::Boolean(_)
+            | Node::Number(_)
+            | Node::Text(_)
+            | Node::Setting { .. }
+            | Node::CurrentUser
+            | Node::User { .. } => {}
+            Node::Cast { operand, .. }
+            | Node::Collate { operand, .. }
+            | Node::Not(operand)
+            | Node::IsNull(operand)
+            | Node::Is { operand, .. }
+            | Node::Exactly { operand, .. } => visit(operand),
+            Node::All(nodes)
+            | Node::Any(nodes)
+            | Node::Array(nodes)
+            | Node::Call { arguments: nodes, .. } => nodes.iter_mut().for_each(visit),
+            Node::Compare { left, right, .. }
+            | Node::Distinct { left, right }
+            | Node::Quantified { left, right, .. }
+            | Node::Binary { left, right, .. }
+            | Node::Match { operand: left, pattern: right, .. } => {
+                visit(left);
+                visit(right);
+            }
+            Node::In { operand, list } => {
+                visit(operand);
+                list.iter_mut().for_each(visit);
+            }
+            Node::Case { operand, arms, otherwise } => {
+                operand.iter_mut().for_each(|node| visit(node));
+                for (condition, result) in arms {
+                    visit(condition);
+                    visit(result);
+                }
+                otherwise.iter_mut().for_each(|node| visit(node));
+            }
+        }
+    }
+
+    /// Whether some node of the tree is one that `wanted` tells.
+    pub(in crate::rule) fn has(&self, wanted: &dyn Fn(&Node) -> bool) -> bool {
+        let mut found = wanted(self);
+        self.for_each_child(|child| found = found || child.has(wanted));
+        found
+    }
+
     pub(in crate::rule) fn for_each_child<'a>(&'a self, mut visit: impl FnMut(&'a Node)) {
         match self {
             Node::Column { .. }
@@ -173,12 +300,16 @@ impl Node {
             | Node::Null
             | Node::Boolean(_)
             | Node::Number(_)
-            | Node::Text(_) => {}
+            | Node::Text(_)
+            | Node::Setting { .. }
+            | Node::CurrentUser
+            | Node::User { .. } => {}
             Node::Cast { operand, .. }
             | Node::Collate { operand, .. }
             | Node::Not(operand)
             | Node::IsNull(operand)
-            | Node::Is { operand, .. } => visit(operand),
+            | Node::Is { operand, .. }
+            | Node::Exactly { operand, .. } => visit(operand),
             Node::All(nodes) | Node::Any(nodes) | Node::Array(nodes) => {
                 nodes.iter().for_each(visit);
             }
@@ -210,110 +341,9 @@ impl Node {
     }
 }
 
-impl Display for Comparison {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Comparison::Equal => "=",
-            Comparison::NotEqual => "<>",
-            Comparison::Less => "<",
-            Comparison::LessOrEqual => "<=",
-            Comparison::Greater => ">",
-            Comparison::GreaterOrEqual => ">=",
-        })
-    }
-}
-
-impl Display for Operator {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Operator::Add => "+",
-            Operator::Subtract => "-",
-            Operator::Multiply => "*",
-            Operator::Concat => "||",
-            Operator::Get => "->",
-            Operator::GetText => "->>",
-            Operator::GetPath => "#>",
-            Operator::GetPathText => "#>>",
-            Operator::Contains => "@>",
-            Operator::ContainedBy => "<@",
-            Operator::HasKey => "?",
-            Operator::HasAnyKey => "?|",
-            Operator::HasAllKeys => "?&",
-            Operator::Overlaps => "&&",
-        })
-    }
-}
-
-impl Display for Function {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Function::Lower => "lower",
-            Function::Upper => "upper",
-            Function::Length => "length",
-            Function::Coalesce => "coalesce",
-            Function::Nullif => "nullif",
-        })
-    }
-}
-
-impl Display for Pattern {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Pattern::Like => "LIKE",
-            Pattern::Ilike => "ILIKE",
-            Pattern::Regex => "~",
-            Pattern::RegexFold => "~*",
-        })
-    }
-}
-
-/// Shows a list of nodes with something between them.
-struct Joined<'a>(&'a [Node], &'static str);
-
-impl Display for Joined<'_> {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, node) in self.0.iter().enumerate() {
-            if index > 0 {
-                out.write_str(self.1)?;
-            }
-            write!(out, "{node}")?;
-        }
-        Ok(())
-    }
-}
-
-impl Display for Node {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Node::Column { qualifier: Some(table), name } => write!(out, "{table}.{name}"),
-            Node::Column { qualifier: None, name } => out.write_str(name),
-            Node::Claims => out.write_str("claims"),
-            Node::Null => out.write_str("NULL"),
-            Node::Boolean(value) => write!(out, "{value}"),
-            Node::Number(text) => out.write_str(text),
-            Node::Text(text) => write!(out, "'{text}'"),
-            Node::Cast { operand, to } => write!(out, "({operand})::{to}"),
-            Node::Collate { operand, collation } => {
-                write!(out, "{operand} COLLATE \"{collation}\"")
-            }
-            Node::Not(operand) => write!(out, "NOT ({operand})"),
-            Node::All(nodes) => write!(out, "({})", Joined(nodes, " AND ")),
-            Node::Any(nodes) => write!(out, "({})", Joined(nodes, " OR ")),
-            Node::Compare { op, left, right } => write!(out, "{left} {op} {right}"),
-            Node::Distinct { left, right } => write!(out, "{left} IS DISTINCT FROM {right}"),
-            Node::IsNull(operand) => write!(out, "{operand} IS NULL"),
-            Node::Is { operand, known } => write!(out, "{operand} IS {known:?}"),
-            Node::In { operand, list } => write!(out, "{operand} IN ({})", Joined(list, ", ")),
-            Node::Match { operand, pattern, how } => write!(out, "{operand} {how} {pattern}"),
-            Node::Quantified { op, left, right, all } => {
-                write!(out, "{left} {op} {} ({right})", if *all { "ALL" } else { "ANY" })
-            }
-            Node::Array(nodes) => write!(out, "ARRAY[{}]", Joined(nodes, ", ")),
-            Node::Binary { op, left, right } => write!(out, "{left} {op} {right}"),
-            Node::Call { function, arguments } => {
-                write!(out, "{function}({})", Joined(arguments, ", "))
-            }
-            Node::Case { .. } => out.write_str("CASE … END"),
-        }
+impl Operator {
+    /// Whether the result may be out of range.
+    pub(in crate::rule) const fn is_arithmetic(self) -> bool {
+        matches!(self, Operator::Add | Operator::Subtract | Operator::Multiply)
     }
 }

@@ -4,6 +4,8 @@
 //! "status in ('open')"  ──parse──▶ ┐
 //!                                  ├ Expression ──bind(relation, claims)──▶ Rule ──evaluate(row)──▶ Verdict
 //! "status=in.(open)"   ──filter──▶ ┘
+//!
+//! pg_policy ──policy──▶ two Expressions ──bind(relation, session)──▶ Rule, where both say the same
 //! ```
 //!
 //! # Invariants
@@ -20,6 +22,7 @@
 
 mod error;
 mod expression;
+mod session;
 mod parse;
 mod filter;
 mod of;
@@ -29,6 +32,7 @@ mod compiled;
 mod term;
 mod apply;
 mod sql;
+pub mod policy;
 
 pub use compiled::Equality;
 pub use compiled::Rule;
@@ -42,6 +46,10 @@ pub use expression::NODES_MAX;
 pub use expression::TEXT_BYTES_MAX;
 pub use filter::parse_filter;
 pub use parse::parse_where;
+pub use session::ClaimPath;
+pub use session::Session;
+pub use session::Settings;
+pub use session::is_setting_name;
 pub use sql::Condition;
 pub use sql::quoted_name;
 pub use sql::quoted_text;

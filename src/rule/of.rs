@@ -36,6 +36,8 @@ pub(in crate::rule) enum Of {
     Timestamp,
     TimestampTz,
     Interval,
+    /// Only of what a policy computes of the claims: columns of it are opaque.
+    Json,
     Jsonb,
     Bytea,
     Enum(Arc<Type>),
@@ -148,11 +150,54 @@ impl Of {
             Of::Timestamp => "timestamp",
             Of::TimestampTz => "timestamptz",
             Of::Interval => "interval",
+            Of::Json => "json",
             Of::Jsonb => "jsonb",
             Of::Bytea => "bytea",
             Of::Enum(of) => &of.name,
             Of::Array(_) => "array",
         }
+    }
+
+    /// `pg_type.oid`; absent where it is not the same in every database.
+    pub(in crate::rule) fn oid(&self) -> Option<u32> {
+        Some(match self {
+            Of::Bool => 16,
+            Of::Int2 => 21,
+            Of::Int4 => 23,
+            Of::Int8 => 20,
+            Of::Float4 => 700,
+            Of::Float8 => 701,
+            Of::Numeric => 1700,
+            Of::Oid => 26,
+            Of::Text => TEXT,
+            Of::Varchar => VARCHAR,
+            Of::Bpchar => 1042,
+            Of::Name => 19,
+            Of::Uuid => 2950,
+            Of::Date => 1082,
+            Of::Time => 1083,
+            Of::TimeTz => 1266,
+            Of::Timestamp => 1114,
+            Of::TimestampTz => 1184,
+            Of::Interval => 1186,
+            Of::Json => 114,
+            Of::Jsonb => 3802,
+            Of::Bytea => 17,
+            Of::Enum(of) => of.id.0,
+            Of::Array(element) => match **element {
+                Of::Bool => 1000,
+                Of::Int2 => 1005,
+                Of::Int4 => 1007,
+                Of::Int8 => 1016,
+                Of::Text => 1009,
+                Of::Varchar => 1015,
+                Of::Uuid => 2951,
+                Of::Numeric => 1231,
+                Of::Date => 1182,
+                _ => return None,
+            },
+            Of::Unknown => return None,
+        })
     }
 
     /// How values of the type are read from what PostgreSQL prints.
@@ -176,7 +221,7 @@ impl Of {
             Of::Time => Read::Clock,
             Of::TimeTz => Read::Zoned,
             Of::Interval => Read::Span,
-            Of::Jsonb => Read::Json,
+            Of::Json | Of::Jsonb => Read::Json,
             Of::Array(element) => Read::Array(Box::new(element.read())),
         }
     }

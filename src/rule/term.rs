@@ -160,6 +160,17 @@ impl Term {
         }
     }
 
+    /// Whether PostgreSQL raises an error for some row.
+    pub(in crate::rule) fn may_fault(&self) -> bool {
+        let mut found = match self {
+            Term::Apply { function, .. } => function.may_fault(),
+            Term::Binary { op, .. } => op.is_arithmetic(),
+            _ => false,
+        };
+        self.for_each_child(&mut |child| found = found || child.may_fault());
+        found
+    }
+
     /// What a boolean term says of a row.
     pub(in crate::rule) fn truth(&self, row: &[Cell<'_>]) -> Outcome<bool> {
         match self {
@@ -247,9 +258,7 @@ impl Term {
             Term::Binary { op, most, sides } => {
                 let [left, right] = &**sides;
                 let values = pair(left, right, row);
-                let arithmetic =
-                    matches!(op, Operator::Add | Operator::Subtract | Operator::Multiply);
-                let (left, right) = if arithmetic { firm(values)? } else { values? };
+                let (left, right) = if op.is_arithmetic() { firm(values)? } else { values? };
                 let (Some(left), Some(right)) = (left, right) else { return Ok(None) };
                 Ok(super::apply::binary(*op, *most, left, right)?)
             }

@@ -9,11 +9,13 @@ use crate::rule::bind::Collated;
 use crate::rule::bind::Typed;
 use crate::rule::error::RuleError;
 use crate::rule::expression::Node;
+use crate::rule::expression::QUALIFIED;
 use crate::rule::of::Of;
 use crate::rule::term::Term;
 use crate::rule::value::Read;
 use crate::rule::value::Value;
 use crate::rule::value::array::Array;
+use crate::rule::value::json;
 
 impl Binder<'_> {
     pub(in crate::rule::bind) fn cast(
@@ -45,6 +47,13 @@ impl Binder<'_> {
 
     /// The type that a cast names: a built-in one, or an enum that a column of the relation has.
     fn target(&self, to: &str, token: &Node) -> Result<Of, RuleError> {
+        match to {
+            "json" if self.session.is_some() => return Ok(Of::Json),
+            "bpchar" if self.session.is_some() => return Ok(Of::Bpchar),
+            _ => {}
+        }
+        // Which schema it is in is known to the other reading of a policy, and to nobody else.
+        let to = to.split_once(QUALIFIED).map_or(to, |(_, name)| name);
         if let Some(of) = Of::named(to) {
             return Ok(of);
         }
@@ -90,7 +99,8 @@ impl Binder<'_> {
             | (Of::Text | Of::Varchar | Of::Name | Of::Bpchar, Of::Text)
             | (Of::Text | Of::Name, Of::Varchar)
             | (Of::Timestamp, Of::TimestampTz)
-            | (Of::TimestampTz, Of::Timestamp) => relabel(typed),
+            | (Of::TimestampTz, Of::Timestamp)
+            | (Of::Jsonb, Of::Json) => relabel(typed),
             (Of::Int4 | Of::Int8, Of::Int2) => apply(typed, Apply::Narrow(i16::MAX.into())),
             (Of::Int8, Of::Int4) => apply(typed, Apply::Narrow(i32::MAX.into())),
             (of, Of::Float8) if of.is_number() => self.double(typed, token),
@@ -99,6 +109,7 @@ impl Binder<'_> {
             (_, Of::Text | Of::Varchar) if !matches!(typed.of, Of::Array(_) | Of::Bpchar) => {
                 self.print(typed, target, token)
             }
+            (Of::Json, Of::Jsonb) => self.normal(typed, token),
             (Of::Text | Of::Varchar, of) if !matches!(of, Of::Name | Of::Bpchar) => {
                 Ok(apply(typed, Apply::Read(target.clone()))?.with(Collated::Default))
             }
@@ -108,6 +119,18 @@ impl Binder<'_> {
                     if *from == Of::Jsonb { "take the text with ->> and cast that" } else { "" };
                 Err(RuleError::unsupported(token, reason, hint))
             }
+        }
+    }
+
+    /// A computed `json` as `jsonb` holds it.
+    fn normal(&self, typed: Typed, token: &Node) -> Result<Typed, RuleError> {
+        match typed.term {
+            Term::Constant(None) => Ok(Typed::constant(None, Of::Jsonb)),
+            Term::Constant(Some(Value::Json(json))) => {
+                let json = json::normal(*json).ok_or_else(|| RuleError::value(token, "jsonb"))?;
+                Ok(Typed::constant(Some(Value::Json(Box::new(json))), Of::Jsonb))
+            }
+            _ => Err(RuleError::unsupported(token, "only computed from the claims", "")),
         }
     }
 
@@ -160,7 +183,5 @@ impl Binder<'_> {
 
 /// Whether a value of the token is in it.
 fn reads_claims(node: &Node) -> bool {
-    let mut found = matches!(node, Node::Claims);
-    node.for_each_child(|child| found = found || reads_claims(child));
-    found
+    node.has(&|node| matches!(node, Node::Claims | Node::Setting { .. }))
 }

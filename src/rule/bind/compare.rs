@@ -6,8 +6,8 @@ use crate::change::types::Kind;
 use crate::rule::apply::Apply;
 use crate::rule::bind::Binder;
 use crate::rule::bind::Typed;
-use crate::rule::bind::junction;
-use crate::rule::bind::not;
+use crate::rule::bind::logic::junction;
+use crate::rule::bind::logic::not;
 use crate::rule::error::RuleError;
 use crate::rule::expression::Comparison;
 use crate::rule::expression::Node;
@@ -221,6 +221,7 @@ impl Binder<'_> {
 fn comparable(left: &Typed, right: &Typed) -> bool {
     match (&left.of, &right.of) {
         (left, right) if left.is_number() && right.is_number() => true,
+        (Of::Json, _) | (_, Of::Json) => false,
         (Of::Oid, of) if of.is_integer() => is_oid(&right.term),
         (of, Of::Oid) if of.is_integer() => is_oid(&left.term),
         (Of::Text | Of::Varchar, Of::Text | Of::Varchar)

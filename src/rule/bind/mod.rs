@@ -4,8 +4,10 @@
 //! constant takes the type of what it stands against, and so on; where its choice between operators
 //! is not certain here, the rule is refused. Terms without a column are evaluated at once.
 
+mod asked;
 mod cast;
 mod compare;
+pub(in crate::rule) mod logic;
 mod operator;
 
 use serde_json::Value as Json;
@@ -13,11 +15,14 @@ use serde_json::Value as Json;
 use crate::change::relation::Relation;
 use crate::change::types::Collation;
 use crate::change::types::Kind;
+use crate::rule::bind::logic::junction;
+use crate::rule::bind::logic::not;
 use crate::rule::error::RuleError;
 use crate::rule::expression::Comparison;
 use crate::rule::expression::Function;
 use crate::rule::expression::Node;
 use crate::rule::of::Of;
+use crate::rule::session::Session;
 use crate::rule::term::Term;
 use crate::rule::value::Read;
 use crate::rule::value::Value;
@@ -32,7 +37,16 @@ pub(in crate::rule) fn bind(
     relation: &Relation,
     claims: &Json,
 ) -> Result<Term, RuleError> {
-    Binder { relation, claims }.boolean(node)
+    Binder { relation, claims, session: None }.boolean(node)
+}
+
+/// Binds a policy of the database, as one session sees it.
+pub(in crate::rule) fn bind_policy(
+    node: &Node,
+    relation: &Relation,
+    session: &Session<'_>,
+) -> Result<Term, RuleError> {
+    Binder { relation, claims: session.claims, session: Some(session) }.boolean(node)
 }
 
 /// What a node comes to that reads no column, and its type; `None` where it is no constant.
@@ -41,7 +55,7 @@ pub(in crate::rule) fn constant(
     relation: &Relation,
     claims: &Json,
 ) -> Option<(Option<Value<'static>>, Of)> {
-    match (Binder { relation, claims }).node(node).ok()? {
+    match (Binder { relation, claims, session: None }).node(node).ok()? {
         Typed { term: Term::Constant(value), of, .. } => Some((value, of)),
         _ => None,
     }
@@ -51,6 +65,8 @@ pub(in crate::rule) fn constant(
 struct Binder<'a> {
     relation: &'a Relation,
     claims: &'a Json,
+    /// Only where a policy of the database is bound.
+    session: Option<&'a Session<'a>>,
 }
 
 /// Where a text's collation comes from; decides which comparisons are by bytes.
@@ -167,6 +183,8 @@ impl Binder<'_> {
             Node::Case { operand, arms, otherwise } => {
                 self.case(operand.as_deref(), arms, otherwise.as_deref(), node)
             }
+            Node::Setting { .. } | Node::CurrentUser | Node::User { .. } => self.asked(node),
+            Node::Exactly { operand, of } => self.exactly(operand, *of, node),
         }
     }
 
@@ -205,6 +223,10 @@ impl Binder<'_> {
 
     /// What is asked whether it is NULL: a column of any type, and it need not be read.
     fn nullable(&self, node: &Node) -> Result<Term, RuleError> {
+        let node = match node {
+            Node::Exactly { operand, .. } if matches!(**operand, Node::Column { .. }) => operand,
+            other => other,
+        };
         let Node::Column { qualifier, name } = node else { return Ok(self.node(node)?.term) };
         let column = self.position(qualifier.as_deref(), name)?;
         let kind = self.relation.columns.get(column).map(|column| &column.of.kind);
@@ -368,61 +390,4 @@ fn number(text: &str, node: &Node) -> Result<Typed, RuleError> {
     let digits = decimal::parse(text).ok_or_else(|| RuleError::value(node, "numeric"))?;
     let value = Value::Numeric(std::borrow::Cow::Owned(digits.into_bytes()));
     Ok(Typed::constant(Some(value), Of::Numeric))
-}
-
-fn not(term: Term) -> Term {
-    match term {
-        Term::Not(inner) => *inner,
-        Term::Constant(Some(Value::Bool(value))) => Term::boolean(!value),
-        Term::Constant(None) => Term::NULL,
-        other => Term::Not(Box::new(other)),
-    }
-}
-
-/// AND (`deciding` is false) or OR (true) of boolean terms, without what decides nothing.
-fn junction(terms: Vec<Term>, deciding: bool) -> Term {
-    let mut arms = Vec::new();
-    for term in terms {
-        match term {
-            Term::Constant(Some(Value::Bool(value))) if value == deciding => {
-                return Term::boolean(deciding);
-            }
-            Term::Constant(Some(Value::Bool(_))) => {}
-            Term::All(inner) if !deciding => arms.extend(inner),
-            Term::Any(inner) if deciding => arms.extend(inner),
-            other => arms.push(other),
-        }
-    }
-    if deciding && let Some(list) = one_list(&arms) {
-        return list;
-    }
-    match arms.len() {
-        0 => Term::boolean(!deciding),
-        1 => arms.pop().unwrap_or(Term::NULL),
-        _ if deciding => Term::Any(arms.into()),
-        _ => Term::All(arms.into()),
-    }
-}
-
-/// `a = 1 OR a = 2` as the list that it is, so that it can be found by its values.
-fn one_list(arms: &[Term]) -> Option<Term> {
-    let mut texts = Vec::new();
-    let mut only = None;
-    for arm in arms {
-        let (column, more) = match arm {
-            Term::Same { column, text } => (*column, std::slice::from_ref(text)),
-            Term::OneOf { column, texts, or_null: false } => (*column, &**texts),
-            _ => return None,
-        };
-        if *only.get_or_insert(column) != column {
-            return None;
-        }
-        texts.extend_from_slice(more);
-    }
-    if arms.len() < 2 {
-        return None;
-    }
-    texts.sort_unstable();
-    texts.dedup();
-    Some(Term::OneOf { column: only?, texts: texts.into(), or_null: false })
 }

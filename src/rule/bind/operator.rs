@@ -14,6 +14,7 @@ use crate::rule::term::Term;
 use crate::rule::value::Read;
 use crate::rule::value::Value;
 use crate::rule::value::array::Array;
+use crate::rule::value::json;
 use crate::rule::value::pattern;
 
 const LOCALE: &str = "which letters are the same depends on the locale of the database";
@@ -174,6 +175,10 @@ impl Binder<'_> {
         right: &Node,
         token: &Node,
     ) -> Result<Typed, RuleError> {
+        let json = self.node(left)?;
+        if json.of == Of::Json {
+            return self.get_json(op, &json.term, right, token);
+        }
         let json = self.jsonb(left, token)?;
         let key = self.node(right)?;
         let key = self.coerce(key, &Of::Text, right)?;
@@ -184,6 +189,38 @@ impl Binder<'_> {
         let of = if op == Operator::Get { Of::Jsonb } else { Of::Text };
         let term = Term::Binary { op, most: 0, sides: Box::new([json.term, key.term]) };
         self.fold(Typed::new(term, of), token)
+    }
+
+    /// A field of a `json` that is computed from the claims. The text of an object or an array is
+    /// as somebody wrote it, so it is not answered.
+    fn get_json(
+        &self,
+        op: Operator,
+        json: &Term,
+        right: &Node,
+        token: &Node,
+    ) -> Result<Typed, RuleError> {
+        let key = self.node(right)?;
+        let key = self.coerce(key, &Of::Text, right)?;
+        let of = if op == Operator::Get { Of::Json } else { Of::Text };
+        let found = match (json, &key.term) {
+            (Term::Constant(None), Term::Constant(_)) | (_, Term::Constant(None)) => None,
+            (Term::Constant(Some(Value::Json(json))), Term::Constant(Some(Value::Text(key)))) => {
+                let key = std::str::from_utf8(key).unwrap_or_default();
+                json::field(json, key)
+            }
+            _ => return Err(RuleError::unsupported(token, "only a named field of a json is", "")),
+        };
+        let value = match found {
+            Some(found) if of == Of::Json => Some(Value::Json(Box::new(found.clone()))),
+            Some(found) if found.is_object() || found.is_array() => {
+                let reason = "the text of a json object or array is not answered here";
+                return Err(RuleError::unsupported(token, reason, "cast to jsonb"));
+            }
+            Some(found) => json::text(found).map(|text| Value::Text(text.into_bytes().into())),
+            None => None,
+        };
+        Ok(Typed::constant(value, of))
     }
 
     fn path(

@@ -39,6 +39,7 @@ use crate::rule::parse::precedence::SIGN;
 use crate::rule::parse::precedence::WHOLE;
 use crate::rule::parse::precedence::binding;
 use crate::rule::parse::precedence::comparison;
+use crate::rule::parse::stored;
 
 /// Converts an operand that must bind at least as tightly as `least`.
 fn operand(tree: &Expr, least: Binding, depth: usize) -> Result<Node, RuleError> {
@@ -64,6 +65,7 @@ pub(in crate::rule) fn convert(tree: &Expr, depth: usize) -> Result<Node, RuleEr
         Ok(Node::Is { operand: boxed(tree, IS + 1, depth)?, known })
     };
     Ok(match tree {
+        Expr::Identifier(name) if stored::is_current_role(name) => Node::CurrentUser,
         Expr::Identifier(name) => match &*column(name)? {
             "claims" if name.quote_style.is_none() => Node::Claims,
             name => Node::Column { qualifier: None, name: name.into() },
@@ -169,7 +171,8 @@ fn rarer(tree: &Expr, depth: usize) -> Result<Node, RuleError> {
             let arms = arms.collect::<Result<_, RuleError>>()?;
             Node::Case { operand: optional(operand)?, arms, otherwise: optional(else_result)? }
         }
-        Expr::Subquery(_) | Expr::Exists { .. } | Expr::InSubquery { .. } => {
+        Expr::Subquery(query) => stored::scalar(query, depth)?,
+        Expr::Exists { .. } | Expr::InSubquery { .. } => {
             return Err(RuleError::unsupported(tree, "a rule reads one row and the claims", ""));
         }
         _ => return Err(RuleError::unsupported(tree, "it is no part of a rule", "")),
@@ -180,7 +183,7 @@ fn operand_of_any(tree: &Expr, depth: usize) -> Result<Node, RuleError> {
     operand(tree, 0, depth)
 }
 
-fn column(name: &Ident) -> Result<Box<str>, RuleError> {
+pub(super) fn column(name: &Ident) -> Result<Box<str>, RuleError> {
     /// `NAMEDATALEN` less the end; PostgreSQL cuts longer names off.
     const NAME_BYTES_MAX: usize = 63;
     if name.value.len() > NAME_BYTES_MAX || name.value.is_empty() {
@@ -252,7 +255,7 @@ fn binary(
         let (left, right) = (boxed(left, level, depth)?, boxed(right, level + 1, depth)?);
         Ok(Node::Binary { op, left, right })
     };
-    let regex = |how| matching(left, right, (how, OTHER), depth);
+    let matched = |how| matching(left, right, (how, OTHER), depth);
     match op {
         BinaryOperator::And => Ok(Node::All(chain(tree, AND, depth)?)),
         BinaryOperator::Or => Ok(Node::Any(chain(tree, OR, depth)?)),
@@ -270,10 +273,14 @@ fn binary(
         BinaryOperator::QuestionPipe => plain(Operator::HasAnyKey),
         BinaryOperator::QuestionAnd => plain(Operator::HasAllKeys),
         BinaryOperator::PGOverlap => plain(Operator::Overlaps),
-        BinaryOperator::PGRegexMatch => regex(Pattern::Regex),
-        BinaryOperator::PGRegexNotMatch => Ok(regex(Pattern::Regex)?.not()),
-        BinaryOperator::PGRegexIMatch => regex(Pattern::RegexFold),
-        BinaryOperator::PGRegexNotIMatch => Ok(regex(Pattern::RegexFold)?.not()),
+        BinaryOperator::PGRegexMatch => matched(Pattern::Regex),
+        BinaryOperator::PGRegexNotMatch => Ok(matched(Pattern::Regex)?.not()),
+        BinaryOperator::PGRegexIMatch => matched(Pattern::RegexFold),
+        BinaryOperator::PGRegexNotIMatch => Ok(matched(Pattern::RegexFold)?.not()),
+        BinaryOperator::PGLikeMatch => matched(Pattern::Like),
+        BinaryOperator::PGNotLikeMatch => Ok(matched(Pattern::Like)?.not()),
+        BinaryOperator::PGILikeMatch => matched(Pattern::Ilike),
+        BinaryOperator::PGNotILikeMatch => Ok(matched(Pattern::Ilike)?.not()),
         _ => Err(RuleError::unsupported(op, "the operator is not known here", "")),
     }
 }
@@ -332,6 +339,9 @@ fn elements(list: &[Expr], depth: usize) -> Result<Vec<Node>, RuleError> {
 }
 
 fn function(call: &Call, depth: usize) -> Result<Node, RuleError> {
+    if let Some(node) = stored::function(call)? {
+        return Ok(node);
+    }
     let unknown = || RuleError::unsupported(&call.name, "the function is not known here", "");
     let name =
         one_name(&call.name).filter(|name| name.quote_style.is_none()).ok_or_else(unknown)?;
@@ -369,7 +379,7 @@ fn function(call: &Call, depth: usize) -> Result<Node, RuleError> {
     Ok(Node::Call { function, arguments: arguments.collect::<Result<_, _>>()? })
 }
 
-fn one_name(name: &ObjectName) -> Option<&Ident> {
+pub(super) fn one_name(name: &ObjectName) -> Option<&Ident> {
     match name.0.as_slice() {
         [part] => part.as_ident(),
         _ => None,
@@ -378,6 +388,12 @@ fn one_name(name: &ObjectName) -> Option<&Ident> {
 
 /// The type's own name (`int8` for `bigint`), with `[]` behind it for an array.
 fn type_name(of: &DataType) -> Result<Box<str>, RuleError> {
+    if let DataType::Custom(name, modifiers) = of
+        && let Some(name) = stored::type_name(name)
+        && modifiers.is_empty()
+    {
+        return Ok(name);
+    }
     if let DataType::Custom(name, modifiers) = of
         && let Some(name) = one_name(name)
         && modifiers.is_empty()

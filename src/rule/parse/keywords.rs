@@ -16,6 +16,14 @@ pub(in crate::rule) fn may_open(word: &str) -> bool {
     OPERATORS.contains(&word) || CALLED.contains(&word)
 }
 
+/// Whether the lower-case `word`, though reserved, is part of the policies of a database, too.
+pub(in crate::rule) fn is_asked(word: &str) -> bool {
+    ASKED.contains(&word)
+}
+
+/// Words that only the policies of a database have.
+const ASKED: &[&str] = &["current_role", "current_user", "select"];
+
 /// Words that an operand follows.
 const OPERATORS: &[&str] = &[
     "all", "and", "any", "between", "case", "else", "from", "ilike", "in", "like", "not", "or",

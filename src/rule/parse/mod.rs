@@ -1,4 +1,5 @@
-//! SQL text in, [`Expression`] out: the form that `where` clauses and policies are written in.
+//! SQL text in, [`Expression`] out: the form that `where` clauses and policies are written in, and
+//! in which PostgreSQL prints its own.
 //!
 //! ```text
 //! text ──tokens (here)──▶ sqlparser ──its tree──▶ convert ──▶ Expression
@@ -13,7 +14,9 @@
 mod convert;
 mod precedence;
 mod keywords;
+mod stored;
 
+use sqlparser::ast::Expr;
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
@@ -24,11 +27,22 @@ use sqlparser::tokenizer::Word;
 use crate::rule::error::RuleError;
 use crate::rule::expression::DEPTH_MAX;
 use crate::rule::expression::Expression;
+use crate::rule::expression::Node;
+use crate::rule::expression::QUALIFIED;
 use crate::rule::expression::TEXT_BYTES_MAX;
 
 /// How often an operator may stand in a text: the parser's tree leans to the left as far as this,
 /// and is taken down by recursion.
 const OPERATORS_MAX: usize = 512;
+
+/// Whose text it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Author {
+    /// A client's, or the configuration's: an expression over a row and `claims`.
+    Client,
+    /// The database's own: it may ask the session, and call functions of the database.
+    Database,
+}
 
 /// Reads a boolean expression in PostgreSQL's syntax.
 ///
@@ -37,6 +51,51 @@ const OPERATORS_MAX: usize = 512;
 /// [`RuleError`] when the text is no expression, passes a bound, or uses something that cannot be
 /// answered exactly. Types are not looked at yet.
 pub fn parse_where(text: &str) -> Result<Expression, RuleError> {
+    let node = converted(&parse(text, Author::Client)?)?;
+    let of_database =
+        |node: &Node| matches!(node, Node::Setting { .. } | Node::CurrentUser | Node::User { .. });
+    if node.has(&of_database) {
+        return Err(RuleError::unsupported(&node, "it is no part of a rule", ""));
+    }
+    if node.has(&|node| matches!(node, Node::Cast { to, .. } if to.contains(QUALIFIED))) {
+        let reason = "no cast to that type is known here";
+        return Err(RuleError::unsupported("a type with its schema", reason, ""));
+    }
+    Expression::checked(node)
+}
+
+/// Reads an expression of the database: a policy as `pg_get_expr` prints it. `claims` is a column
+/// there.
+pub(in crate::rule) fn parse_stored(text: &str) -> Result<Node, RuleError> {
+    stored(&parse(text, Author::Database)?)
+}
+
+/// Reads the body of a function of the database: one query, which selects one expression from
+/// nothing.
+pub(in crate::rule) fn parse_body(text: &str) -> Result<Node, RuleError> {
+    let body = text.trim().trim_end_matches(';').trim_end();
+    match parse(&format!("({body})"), Author::Database)? {
+        tree @ Expr::Subquery(_) => stored(&tree),
+        _ => Err(RuleError::syntax("it is not one query")),
+    }
+}
+
+fn stored(tree: &Expr) -> Result<Node, RuleError> {
+    let mut node = converted(tree)?;
+    node.rewrite(&mut |node| {
+        if *node == Node::Claims {
+            *node = Node::Column { qualifier: None, name: "claims".into() };
+        }
+        Ok(())
+    })?;
+    Ok(node)
+}
+
+fn converted(tree: &Expr) -> Result<Node, RuleError> {
+    Ok(Expression::checked(convert::convert(tree, 0)?)?.node)
+}
+
+fn parse(text: &str, author: Author) -> Result<Expr, RuleError> {
     if text.len() > TEXT_BYTES_MAX {
         return Err(RuleError::TooLarge { what: "its length in bytes", limit: TEXT_BYTES_MAX });
     }
@@ -45,7 +104,7 @@ pub fn parse_where(text: &str) -> Result<Expression, RuleError> {
     let tokens = Tokenizer::new(&dialect, text).tokenize().map_err(|error| {
         RuleError::syntax(format!("the rule cannot be read: {}", error.message))
     })?;
-    check_tokens(&tokens)?;
+    check_tokens(&tokens, author)?;
     let mut parser = Parser::new(&dialect).with_recursion_limit(DEPTH_MAX * 2).with_tokens(tokens);
     let tree = parser.parse_expr().map_err(|error| {
         let reason = error.to_string();
@@ -56,7 +115,7 @@ pub fn parse_where(text: &str) -> Result<Expression, RuleError> {
     if rest.token != Token::EOF {
         return Err(RuleError::syntax(format!("the rule should end before {}", rest.token)));
     }
-    Expression::checked(convert::convert(&tree, 0)?)
+    Ok(tree)
 }
 
 /// Refuses what PostgreSQL's scanner takes differently: control characters, blanks that are not
@@ -124,6 +183,10 @@ fn class(token: &Token) -> Option<Class> {
         | Token::Overlap
         | Token::Tilde
         | Token::TildeAsterisk
+        | Token::DoubleTilde
+        | Token::DoubleTildeAsterisk
+        | Token::ExclamationMarkDoubleTilde
+        | Token::ExclamationMarkDoubleTildeAsterisk
         | Token::ExclamationMarkTilde
         | Token::ExclamationMarkTildeAsterisk => Class::Operator,
         Token::Comma
@@ -138,7 +201,7 @@ fn class(token: &Token) -> Option<Class> {
 }
 
 /// Lets only tokens through that both scanners read alike.
-fn check_tokens(tokens: &[Token]) -> Result<(), RuleError> {
+fn check_tokens(tokens: &[Token], author: Author) -> Result<(), RuleError> {
     let mut before = Class::Blank;
     let mut operators = 0;
     for token in tokens {
@@ -172,13 +235,13 @@ fn check_tokens(tokens: &[Token]) -> Result<(), RuleError> {
         }
         before = now;
     }
-    check_words(tokens)
+    check_words(tokens, author)
 }
 
 /// Lets only the words of SQL through that rules are made of, and only known functions be called.
 ///
 /// The parser knows many more, and some of them make it try each level of a nesting twice.
-fn check_words(tokens: &[Token]) -> Result<(), RuleError> {
+fn check_words(tokens: &[Token], author: Author) -> Result<(), RuleError> {
     let mut last: Option<&Word> = None;
     let mut open = 0_usize;
     let mut brackets = 0_usize;
@@ -200,7 +263,9 @@ fn check_words(tokens: &[Token]) -> Result<(), RuleError> {
                 let zone = folded == "with"
                     && last.is_some_and(|last| last.value.to_ascii_lowercase().starts_with("time"));
                 let plain = word.quote_style.is_none();
-                if plain && !zone && keywords::is_reserved(&folded) && !keywords::is_used(&folded) {
+                let used = keywords::is_used(&folded)
+                    || (author == Author::Database && keywords::is_asked(&folded));
+                if plain && !zone && keywords::is_reserved(&folded) && !used {
                     let reason = "it is a word of SQL";
                     let hint = "a column of that name needs quotes";
                     return Err(RuleError::unsupported(&folded, reason, hint));
@@ -209,6 +274,7 @@ fn check_words(tokens: &[Token]) -> Result<(), RuleError> {
             }
             Token::LParen => {
                 if let Some(word) = last.take()
+                    && author == Author::Client
                     && (word.quote_style.is_some()
                         || !keywords::may_open(&word.value.to_ascii_lowercase()))
                 {

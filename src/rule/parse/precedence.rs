@@ -56,6 +56,7 @@ pub(super) fn binding(tree: &Expr) -> Binding {
         Expr::Collate { .. } => COLLATE,
         Expr::Cast { kind: CastKind::DoubleColon, .. } => CAST,
         Expr::Nested(_)
+        | Expr::Subquery(_)
         | Expr::Value(_)
         | Expr::Identifier(_)
         | Expr::CompoundIdentifier(_)

@@ -59,6 +59,12 @@ pub(in crate::rule) fn input(text: &str, of: &Of) -> Option<Value<'static>> {
             let (days, micros) = interval::span(text)?;
             Value::Span(days, micros)
         }
+        // As it was written, numbers too; what `jsonb` would refuse is refused here.
+        Of::Json => {
+            let parsed = json::parse(text)?;
+            json::normal(parsed.clone())?;
+            Value::Json(Box::new(parsed))
+        }
         Of::Jsonb => Value::Json(Box::new(json::normal(json::parse(text)?)?)),
         Of::Bytea => owned(bytes(text)?.as_bytes()),
         Of::Enum(of) => match &of.kind {
