@@ -20,7 +20,9 @@ use crate::catalog::load::Loaded;
 use crate::catalog::load::TableRow;
 use crate::catalog::load::TypeRow;
 use crate::catalog::load::Wanted;
+use crate::catalog::policies;
 use crate::change::id::TypeId;
+use crate::rule::policy::library::Server;
 
 /// How long Postgres may take to answer one question.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -28,9 +30,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Types below this number are the same on every server, and never change.
 const FIRST_CUSTOM: u32 = 16_384;
 
-/// Names are resolved without anybody's schemas; nothing is ever written; no question can hold
-/// the server up for long; and none is worth compiling, which takes longer than to answer it.
+/// Names are resolved without anybody's schemas; constants are printed as rules read them; nothing
+/// is ever written; no question can hold the server up for long; and none is worth compiling, which
+/// takes longer than to answer it.
 const PREPARE_SESSION: &str = "SET search_path = '';\
+     SET TimeZone = 'UTC';\
+     SET DateStyle = 'ISO';\
+     SET IntervalStyle = 'postgres';\
+     SET extra_float_digits = 1;\
+     SET bytea_output = 'hex';\
      SET default_transaction_read_only = on;\
      SET jit = off;\
      SET statement_timeout = '10s';\
@@ -51,7 +59,9 @@ struct Session {
     tables: Statement,
     grants: Statement,
     types: Statement,
+    policies: Statement,
     builtin: Arc<Vec<TypeRow>>,
+    server: Arc<Server>,
 }
 
 impl Connection {
@@ -78,16 +88,18 @@ impl Connection {
         let mut used: Vec<u32> = columns.map(|column| column.type_id.0).collect();
         used.sort_unstable();
         used.dedup();
-        // Both questions go out before the first answer is waited for.
+        // All questions go out before the first answer is waited for.
         let about_grants: [&(dyn ToSql + Sync); 2] = [&oids, &roles];
         let about_types: [&(dyn ToSql + Sync); 2] = [&used, &FIRST_CUSTOM];
-        let (grants, types) = tokio::try_join!(
+        let (grants, types, policies) = tokio::try_join!(
             session.ask("grants", &session.grants, &about_grants),
             session.ask("types", &session.types, &about_types),
+            session.ask("policies", &session.policies, &about_grants),
         )?;
         let grants = read_all("grants", &grants, GrantRow::read)?;
         let types = read_all("types", &types, TypeRow::read)?;
-        Ok(Loaded { tables, grants, types })
+        let policies = document("policies", &policies)?.into();
+        Ok(Loaded { tables, grants, types, policies })
     }
 
     /// These types, and what they are made of, without the built-in ones.
@@ -101,6 +113,11 @@ impl Connection {
     /// The built-in types, read once for each connection.
     pub(super) async fn builtin_types(&self) -> Result<Arc<Vec<TypeRow>>, CatalogError> {
         Ok(Arc::clone(&self.session().await?.builtin))
+    }
+
+    /// The server's own operators and functions, read once for each connection.
+    pub(super) async fn server(&self) -> Result<Arc<Server>, CatalogError> {
+        Ok(Arc::clone(&self.session().await?.server))
     }
 
     /// Rows of any statement; for questions that are asked once.
@@ -136,13 +153,18 @@ impl Connection {
         let tables = in_time("tables", client.prepare(include_str!("tables.sql"))).await?;
         let grants = in_time("grants", client.prepare(include_str!("grants.sql"))).await?;
         let types = in_time("types", client.prepare(include_str!("types.sql"))).await?;
+        let policies = in_time("policies", client.prepare(include_str!("policies.sql"))).await?;
+        let rows = in_time("operators", client.query(include_str!("server.sql"), &[])).await?;
+        let server = policies::server(document("operators", &rows)?);
+        let server = Arc::new(server.map_err(CatalogError::Policies)?);
         let every = "SELECT array_agg(oid) FROM pg_type WHERE oid < 16384";
         let builtin: Vec<u32> =
             in_time("types", async { client.query_one(every, &[]).await?.try_get(0) }).await?;
         let rows = in_time("types", client.query(&types, &[&builtin, &0u32])).await?;
         let mut builtin = read_all("types", &rows, TypeRow::read)?;
         builtin.retain(|row| row.id.0 < FIRST_CUSTOM);
-        Ok(Session { client, tables, grants, types, builtin: Arc::new(builtin) })
+        let builtin = Arc::new(builtin);
+        Ok(Session { client, tables, grants, types, policies, builtin, server })
     }
 }
 
@@ -165,6 +187,12 @@ async fn in_time<T>(
         Ok(answer) => answer.map_err(|source| CatalogError::Query { what, source }),
         Err(_) => Err(CatalogError::Late { what, seconds: PATIENCE.as_secs() }),
     }
+}
+
+/// The one text of an answer that is a document.
+fn document<'a>(what: &'static str, rows: &'a [Row]) -> Result<&'a str, CatalogError> {
+    let text = rows.first().map_or(Ok(""), |row| row.try_get(0));
+    text.map_err(|source| CatalogError::Query { what, source })
 }
 
 fn read_all<T>(

@@ -29,6 +29,8 @@ pub(super) struct Loaded {
     pub(super) grants: Vec<GrantRow>,
     /// The types of the tables' columns that are not built in, and what they are made of.
     pub(super) types: Vec<TypeRow>,
+    /// The document that `policies.sql` makes.
+    pub(super) policies: Box<str>,
 }
 
 /// A table, as the stream would describe it now, and what the stream does not say.

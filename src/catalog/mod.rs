@@ -1,11 +1,11 @@
-//! What Postgres says of itself: types, tables, grants.
+//! What Postgres says of itself: types, tables, grants, policies.
 //!
 //! ```text
 //! control ──refresh, every two seconds──▶ Catalog ──Arc<Snapshot>──▶ route
 //! ingest  ──resolve(description)────────▶ (here)  ──Arc<Relation>──▶ every change after it
 //! ```
 //!
-//! One ordinary connection, as the asking role, answers both. A poll costs three statements, and
+//! One ordinary connection, as the asking role, answers both. A poll costs four statements, and
 //! a [`Snapshot`] is replaced only when their answers differ. A `Relation` message whose shape is
 //! known costs no statement at all.
 //!
@@ -20,6 +20,7 @@
 //! - Privileges are never computed here: Postgres is asked, for each role and table.
 
 pub mod snapshot;
+pub mod policies;
 pub mod audit;
 pub mod dial;
 mod connection;
@@ -124,6 +125,9 @@ pub enum CatalogError {
     /// The audit's answer is not of the form that it was asked for.
     #[error("the answer to the audit")]
     Facts(#[source] serde_json::Error),
+    /// The answer about policies is not of the form that it was asked for.
+    #[error("the answer about row-level security")]
+    Policies(#[source] serde_json::Error),
     /// The runtime that drives the connection is stopping.
     #[error("the runtime of the catalogue is stopping")]
     Stopping,
@@ -235,11 +239,14 @@ impl Catalog {
             return Ok(false);
         }
         let builtin: Arc<Vec<TypeRow>> = self.connection.builtin_types().await?;
+        let server = self.connection.server().await?;
+        let mut policies =
+            policies::read(&loaded.policies, server).map_err(CatalogError::Policies)?;
         let mut types = Types::new(&builtin, loaded.types.iter());
         let snapshot = {
             let mut shapes = self.shapes();
             let generation = self.current().generation + 1;
-            Snapshot::build(generation, &loaded, |table| {
+            Snapshot::build(generation, &loaded, &mut policies, |table| {
                 shapes.intern(&table.description, Some(table), &mut types)
             })
         };

@@ -7,6 +7,7 @@ use crate::catalog::TableName;
 use crate::catalog::load::GrantRow;
 use crate::catalog::load::Loaded;
 use crate::catalog::load::TableRow;
+use crate::catalog::policies::TablePolicies;
 use crate::change::id::RelationId;
 use crate::change::relation::Relation;
 
@@ -37,6 +38,8 @@ pub struct Table {
     pub relation: Arc<Relation>,
     /// Whether row-level security is on.
     pub row_security: RowSecurity,
+    /// The policies that the database has for it; none where row-level security is off.
+    pub policies: TablePolicies,
     /// Whether the publication has it.
     pub published: bool,
     /// Whether it is the root of a partitioned table.
@@ -53,6 +56,7 @@ impl Snapshot {
     pub(super) fn build(
         generation: u64,
         loaded: &Loaded,
+        policies: &mut HashMap<RelationId, TablePolicies>,
         mut relation_of: impl FnMut(&TableRow) -> Arc<Relation>,
     ) -> Snapshot {
         let mut tables = HashMap::new();
@@ -60,7 +64,8 @@ impl Snapshot {
         for row in &loaded.tables {
             let id = row.description.id;
             let grants = loaded.grants.iter().filter(|grant| grant.relation == id);
-            let table = Table::build(row, relation_of(row), grants);
+            let policies = policies.remove(&id).unwrap_or_default();
+            let table = Table { policies, ..Table::build(row, relation_of(row), grants) };
             let schema = table.relation.schema.clone();
             by_name.insert(TableName { schema, name: table.relation.name.clone() }, id);
             tables.insert(id, Arc::new(table));
@@ -107,6 +112,7 @@ impl Table {
         }
         Table {
             row_security: row.row_security,
+            policies: TablePolicies::default(),
             published: row.published,
             partitioned: row.partitioned,
             unpublished_columns: row.unpublished_columns.clone(),
@@ -149,6 +155,7 @@ impl Snapshot {
             let table = Table {
                 relation: Arc::clone(relation),
                 row_security: RowSecurity::Off,
+                policies: TablePolicies::default(),
                 published: true,
                 partitioned: false,
                 unpublished_columns: Vec::new(),

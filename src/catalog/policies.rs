@@ -1,0 +1,201 @@
+//! The row-level security of the tables: which policies concern which role, each of them read.
+//!
+//! ```text
+//! policies.sql ──one JSON document──▶ Policies::read ──▶ a TablePolicies for each table
+//! server.sql ───once per connection─▶ Server ┘
+//! ```
+//!
+//! The document is compared as a text with the one before it, so that a poll that finds nothing new
+//! reads nothing. Memberships, inheritance, ownership, FORCE and BYPASSRLS are PostgreSQL's own
+//! answers: nothing of that is computed here.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use crate::change::id::RelationId;
+use crate::rule::RuleError;
+use crate::rule::policy::Kind;
+use crate::rule::policy::Policy;
+use crate::rule::policy::Source;
+use crate::rule::policy::library::Builtin;
+use crate::rule::policy::library::Enum;
+use crate::rule::policy::library::Function;
+use crate::rule::policy::library::Library;
+use crate::rule::policy::library::Operator;
+use crate::rule::policy::library::Server;
+
+/// The policies of one table with row-level security, for SELECT.
+#[derive(Clone, Debug, Default)]
+pub struct TablePolicies {
+    /// The client roles that see every row: superusers, those with BYPASSRLS, and owners where it
+    /// is not forced.
+    pub exempt: Vec<Box<str>>,
+    /// The policies, by name.
+    pub policies: Vec<TablePolicy>,
+}
+
+/// One policy.
+#[derive(Clone, Debug)]
+pub struct TablePolicy {
+    /// Its name.
+    pub name: Box<str>,
+    /// How it goes together with others.
+    pub kind: Kind,
+    /// The client roles that it concerns, those included that inherit a role of it.
+    pub roles: Vec<Box<str>>,
+    /// Whether it relies on what users of some services can change themselves.
+    pub reads_user_metadata: bool,
+    /// What it says, or why that is not decided here.
+    pub read: Result<Policy, RuleError>,
+}
+
+impl TablePolicies {
+    /// Whether `role` sees every row.
+    #[must_use]
+    pub fn exempts(&self, role: &str) -> bool {
+        self.exempt.iter().any(|known| &**known == role)
+    }
+
+    /// The policies that concern `role`.
+    pub fn of<'a>(&'a self, role: &'a str) -> impl Iterator<Item = &'a TablePolicy> {
+        self.policies.iter().filter(move |policy| policy.concerns(role))
+    }
+}
+
+impl TablePolicy {
+    fn concerns(&self, role: &str) -> bool {
+        self.roles.iter().any(|known| &**known == role)
+    }
+}
+
+#[derive(Deserialize)]
+struct Document {
+    tables: Vec<Table>,
+    enums: Vec<EnumRow>,
+    functions: Vec<FunctionRow>,
+    shadowed: bool,
+}
+
+#[derive(Deserialize)]
+struct Table {
+    id: u32,
+    exempt: Vec<Box<str>>,
+    columns: Vec<(i16, Box<str>)>,
+    policies: Vec<PolicyRow>,
+}
+
+#[derive(Deserialize)]
+struct PolicyRow {
+    name: Box<str>,
+    permissive: bool,
+    roles: Vec<Box<str>>,
+    tree: Box<str>,
+    text: Box<str>,
+}
+
+#[derive(Deserialize)]
+struct EnumRow {
+    id: u32,
+    name: Box<str>,
+    labels: Vec<(u32, Box<str>)>,
+}
+
+#[derive(Deserialize)]
+struct FunctionRow {
+    id: u32,
+    schema: Box<str>,
+    name: Box<str>,
+    result: u32,
+    language: Box<str>,
+    body: Box<str>,
+    is_plain: bool,
+    is_stored: bool,
+    definer: bool,
+    settings: Vec<Box<str>>,
+    callers: Box<[Box<str>]>,
+    namers: Box<[Box<str>]>,
+}
+
+#[derive(Deserialize)]
+struct ServerDocument {
+    operators: Vec<(u32, Box<str>, u32, u32)>,
+    functions: Vec<(u32, Box<str>, Box<[u32]>)>,
+}
+
+/// Reads the document that `server.sql` makes.
+pub(super) fn server(document: &str) -> Result<Server, serde_json::Error> {
+    let document: ServerDocument = serde_json::from_str(document)?;
+    let operator = |(id, name, left, right)| (id, Operator { name, left, right });
+    let function = |(id, name, arguments)| (id, Builtin { name, arguments });
+    Ok(Server {
+        operators: document.operators.into_iter().map(operator).collect(),
+        functions: document.functions.into_iter().map(function).collect(),
+    })
+}
+
+/// Reads the document that `policies.sql` makes, and every policy in it.
+pub(super) fn read(
+    document: &str,
+    server: Arc<Server>,
+) -> Result<HashMap<RelationId, TablePolicies>, serde_json::Error> {
+    let document: Document = serde_json::from_str(document)?;
+    let enums =
+        document.enums.into_iter().map(|EnumRow { id, name, labels }| Enum { id, name, labels });
+    let shadowed = document.shadowed;
+    let functions = document.functions.into_iter().map(|row| row.function(shadowed));
+    let library = Library { server, functions: functions.collect(), enums: enums.collect() };
+    let tables = document.tables.into_iter().map(|table| {
+        let columns: BTreeMap<i16, Box<str>> = table.columns.into_iter().collect();
+        let policies = table.policies.into_iter().map(|row| TablePolicy {
+            read: Policy::read(
+                Source { tree: &row.tree, text: &row.text, columns: &columns },
+                &library,
+            ),
+            reads_user_metadata: row.text.contains("user_metadata"),
+            name: row.name,
+            kind: if row.permissive { Kind::Permissive } else { Kind::Restrictive },
+            roles: row.roles,
+        });
+        let policies = TablePolicies { exempt: table.exempt, policies: policies.collect() };
+        (RelationId(table.id), policies)
+    });
+    Ok(tables.collect())
+}
+
+impl FunctionRow {
+    fn function(self, shadowed: bool) -> Function {
+        // An empty path names nothing but the server's own; any other is not relied on either:
+        // a name that could mean two things is an obstacle of its own.
+        let settings = self.settings.iter().all(|setting| setting.starts_with("search_path="));
+        let obstacle = if &*self.language != "sql" {
+            Some("it is not written in SQL")
+        } else if !self.is_plain {
+            Some("only functions without arguments that return one value are looked into")
+        } else if self.is_stored {
+            Some("its body is stored (BEGIN ATOMIC), not a text")
+        } else if !settings {
+            Some("it changes settings")
+        } else if shadowed {
+            Some(
+                "the database has an operator or a function of the same name as one of the \
+                 server's, so that it is not certain what a body means",
+            )
+        } else {
+            None
+        };
+        Function {
+            id: self.id,
+            schema: self.schema,
+            name: self.name,
+            result: self.result,
+            body: Some(self.body),
+            obstacle,
+            definer: self.definer,
+            callers: self.callers,
+            namers: self.namers,
+        }
+    }
+}
