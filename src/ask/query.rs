@@ -201,13 +201,17 @@ const INTACT_AT: usize = 5;
 
 /// Everything at once: there is one round trip, and no more in which the transaction is open.
 fn script(select: &Select, settings: &Settings) -> Result<String, QueryError> {
-    let claims = select.claims.as_deref().unwrap_or_default();
-    let claims = quoted_text(claims).ok_or(QueryError::Malformed)?;
+    let call = |(name, value): &(Box<str>, Box<str>)| {
+        let (name, value) = (quoted_text(name)?, quoted_text(value)?);
+        Some(format!("set_config({name}, {value}, true)"))
+    };
+    let calls: Option<Vec<String>> = select.settings.iter().map(call).collect();
+    let calls = calls.ok_or(QueryError::Malformed)?.join(", ");
     Ok(format!(
         "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;\
          {MOMENT}{};\
          SET LOCAL ROLE {};\
-         SELECT set_config('request.jwt.claims', {claims}, true);\
+         SELECT {calls};\
          {};\
          {};\
          COMMIT",

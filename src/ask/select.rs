@@ -15,9 +15,8 @@ pub struct Select {
     pub partitioned: bool,
     /// The role that asks.
     pub role: Box<str>,
-    /// The claims as `request.jwt.claims` has them, where the table's own policies may look at
-    /// them.
-    pub claims: Option<Box<str>>,
+    /// The settings that the table's own policies may look at, where it has any.
+    pub settings: Vec<(Box<str>, Box<str>)>,
     /// The columns that are needed; the others are left out of the rows.
     pub columns: Vec<usize>,
     /// Which rows: a condition that was written by `rule`.
@@ -59,7 +58,7 @@ impl Select {
     /// What makes two questions equal: the version stands for the whole shape.
     fn key(&self) -> impl Eq + std::hash::Hash + '_ {
         (
-            (self.relation.id.0, self.relation.version, &self.role, &self.claims, &self.columns),
+            (self.relation.id.0, self.relation.version, &self.role, &self.settings, &self.columns),
             (&self.condition, &self.latest_by, &self.order, self.limit),
         )
     }

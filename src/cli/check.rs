@@ -1,6 +1,7 @@
 //! `walcast check`: is the configuration right, and (online) is the database?
 
 mod online;
+mod security;
 
 use std::fmt;
 use std::io::{IsTerminal, Write};

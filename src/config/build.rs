@@ -12,6 +12,9 @@ use crate::auth;
 use crate::auth::Material;
 use crate::config::read::Reader;
 use crate::config::{Access, Config, Database, Limits, Listen, Ring, TablePolicy, Window};
+use crate::rule::ClaimPath;
+use crate::rule::Settings;
+use crate::rule::is_setting_name;
 use crate::rule::parse_where;
 
 /// Fills everything in. What could not be read is in the reader's mistakes, and then the result is
@@ -29,6 +32,7 @@ pub(super) fn config(reader: &mut Reader) -> Config {
         },
         listen: listen(reader),
         auth: auth(reader),
+        settings: settings(reader),
         limits: limits(reader),
         snapshot: ask::Settings {
             connections: reader.size("snapshot.connections"),
@@ -238,6 +242,27 @@ fn auth_key(reader: &mut Reader, index: usize) -> Option<auth::Key> {
     Some(key)
 }
 
+/// Settings of the database's sessions, and the claims that they are made of.
+fn settings(reader: &mut Reader) -> Settings {
+    let mut entries: Vec<(Box<str>, ClaimPath)> = Vec::new();
+    for index in 0..reader.entries.count("auth.settings") {
+        let key = |leaf: &str| format!("auth.settings.{index}.{leaf}");
+        let name = reader.required(&key("name"), "app.tenant_id");
+        // PostgreSQL's own settings have no dot, and the gateway's are known.
+        if !name.is_empty() && !is_setting_name(&name) {
+            let expected = "a setting of the application, with a dot, such as app.tenant_id";
+            reader.wrong::<()>(&key("name"), expected);
+        }
+        let claim = reader.claim_path(&key("claim")).into_iter().map(String::into_boxed_str);
+        let lower = Box::from(name.to_ascii_lowercase());
+        if entries.iter().any(|(other, _)| *other == lower) {
+            reader.mistake(&key("name"), "this setting was named before".to_owned());
+        }
+        entries.push((lower, claim.collect()));
+    }
+    Settings::new(entries)
+}
+
 fn tables(reader: &mut Reader) -> Vec<TablePolicy> {
     let mut tables: Vec<TablePolicy> = Vec::new();
     for index in 0..reader.entries.count("table") {
@@ -255,8 +280,8 @@ fn tables(reader: &mut Reader) -> Vec<TablePolicy> {
         tables.push(TablePolicy { schema, name, access });
     }
     if tables.is_empty() {
-        let message = "table: no table is listed, so clients are refused every one that does not \
-                       let them in by itself";
+        let message = "table: no table is listed, so clients are refused every one without \
+                       row-level security of its own";
         reader.warnings.push(message.to_owned());
     }
     tables

@@ -252,6 +252,18 @@ pub const KEYS: &[Key] = &[
         "The key's name as tokens give it in `kid`. Default: the key is tried for every token of its algorithm that no named key answers to.",
     ),
     key(
+        "auth.settings[].name",
+        Kind::Text,
+        None,
+        "A setting that the database's own policies read with `current_setting`, such as `app.tenant_id`. Required.",
+    ),
+    key(
+        "auth.settings[].claim",
+        Kind::ClaimPath,
+        None,
+        "The claim that the application's gateway sets it to: a name, or a path as in `role_claim`. Required.",
+    ),
+    key(
         "limits.subscriptions_per_session",
         count(1, 100_000, "subscriptions"),
         Some("100"),

@@ -34,6 +34,7 @@ use crate::auth::Secret;
 use crate::config::read::Reader;
 use crate::config::source::Entries;
 use crate::rule::Expression;
+use crate::rule::Settings;
 
 pub use mistake::{ConfigError, Mistake, Origin};
 
@@ -56,6 +57,8 @@ pub struct Config {
     pub snapshot: ask::Settings,
     /// Over how long clients are asked to come back when the daemon stops.
     pub drain: Duration,
+    /// Settings that the database's own policies read, made of claims.
+    pub settings: Settings,
     /// The sections `table`, in their order; no name twice.
     pub tables: Vec<TablePolicy>,
     /// What works and still should be looked at, a sentence each.

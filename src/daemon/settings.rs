@@ -59,7 +59,7 @@ pub(super) fn policies(config: &Config) -> Policies {
         };
         (table_name(&table.schema, &table.name), policy)
     };
-    Policies::new(config.tables.iter().map(entry))
+    Policies::new(config.tables.iter().map(entry)).with_settings(config.settings.clone())
 }
 
 /// What the stream is read with.

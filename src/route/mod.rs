@@ -18,6 +18,7 @@
 pub mod subscription;
 pub mod policy;
 pub mod plan;
+mod admit;
 pub mod projection;
 mod image;
 pub mod decide;

@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use crate::ask::AskError;
 use crate::auth::Claims;
-use crate::catalog::snapshot::RowSecurity;
 use crate::catalog::snapshot::Snapshot;
 use crate::catalog::snapshot::Table;
 use crate::change::relation::Column;
 use crate::change::relation::Relation;
 use crate::change::relation::ReplicaIdentity;
+use crate::route::admit;
 use crate::route::policy::Policies;
-use crate::route::policy::Policy;
 use crate::route::projection::Projection;
 use crate::route::subscription::Filter;
 use crate::route::subscription::Request;
@@ -48,8 +47,8 @@ pub enum Refusal {
         /// The table.
         table: String,
     },
-    /// The table has row-level security and the configuration has no policy for it.
-    #[error("table {table} has row-level security and no policy that walcast can decide")]
+    /// The table has row-level security and no policy that lets the role see a row.
+    #[error("table {table} has row-level security, and no policy of it lets this role see a row")]
     NoPolicy {
         /// The table.
         table: String,
@@ -106,6 +105,13 @@ pub enum Refusal {
     /// The rows did not come.
     #[error("{0}")]
     Snapshot(AskError),
+    /// A policy that the database has for the table and the role is not decided here. The reason is
+    /// the operator's.
+    #[error("the row-level security of {table} is not decided by walcast for this role")]
+    PolicyUnread {
+        /// The table.
+        table: String,
+    },
     /// The session has not said who it is.
     #[error("a subscription needs a token")]
     Unauthenticated,
@@ -142,6 +148,7 @@ impl Refusal {
             Refusal::Snapshot(AskError::Late { .. }) => "snapshot_timeout",
             Refusal::SnapshotOvertaken => "snapshot_overtaken",
             Refusal::Snapshot(AskError::Changed | AskError::Failed) => "snapshot_failed",
+            Refusal::PolicyUnread { .. } => "policy_unsupported",
             Refusal::Unauthenticated => "unauthenticated",
             Refusal::TooMany { .. } => "too_many_subscriptions",
             Refusal::DuplicateId => "duplicate_id",
@@ -159,7 +166,10 @@ impl Refusal {
             Refusal::TableClosed { .. } => {
                 "give it a policy, or `open = true`, in a [[table]] section of walcast.toml"
             }
-            Refusal::NoPolicy { .. } => "give it a policy in a [[table]] section of walcast.toml",
+            Refusal::NoPolicy { .. } => {
+                "create a policy for the role, or give the table one in a [[table]] section of \
+                 walcast.toml"
+            }
             Refusal::TableForbidden { .. } => "grant select on the table to the role",
             Refusal::ColumnForbidden { .. } => "ask for granted columns only",
             Refusal::Filter(error) => return error.hint().map(str::to_owned),
@@ -185,6 +195,10 @@ impl Refusal {
             }
             Refusal::Snapshot(AskError::Changed | AskError::Failed) => {
                 "come back later; the daemon's log says why"
+            }
+            Refusal::PolicyUnread { .. } => {
+                "`walcast check --online` and the daemon's log say why; a policy in a [[table]] \
+                 section of walcast.toml takes its place"
             }
             Refusal::Unauthenticated => "send an `auth` request first",
             Refusal::TooMany { .. } => "unsubscribe, or ask for more rows with one filter",
@@ -229,14 +243,7 @@ pub fn plan_for(
 ) -> Result<Plan, Refusal> {
     let table = table(context, request)?;
     let name = || request.table.to_string();
-    let policy = match context.policies.of(&request.table) {
-        Some(Policy::Rule(rule)) => Some(rule),
-        Some(Policy::Open) if table.row_security == RowSecurity::Off => None,
-        _ if table.row_security != RowSecurity::Off => {
-            return Err(Refusal::NoPolicy { table: name() });
-        }
-        _ => return Err(Refusal::TableClosed { table: name() }),
-    };
+    admit::is_open(context, table, request)?;
     let may = |column: &Column| table.may_select(claims.role(), &column.name);
     let granted: Vec<bool> = relation.columns.iter().map(may).collect();
     if !granted.contains(&true) {
@@ -267,7 +274,15 @@ pub fn plan_for(
             positions
         }
     };
-    let rule = bind(filter, policy, relation, claims, &name)?;
+    // Each is bound alone, so that an error is blamed on the one that is wrong; and a row that is
+    // not admitted is never looked at by the filter.
+    let filter = filter.map(|filter| Rule::bind(&filter, relation, claims.json()));
+    let filter = filter.transpose().map_err(Refusal::Filter)?;
+    let admitted = admit::admitted(context, claims, (table, relation), request)?;
+    let rule = match filter {
+        Some(filter) => admitted.and(filter),
+        None => admitted,
+    };
     let projection = Projection::new(Arc::clone(relation), &positions, request.big_numbers);
     let keying = request.throttle.as_deref();
     let keying = keying.map(|it| Keying::bind(it, relation, may_select)).transpose()?;
@@ -293,35 +308,5 @@ pub(crate) fn parse(filter: &Filter) -> Result<Expression, RuleError> {
     match filter {
         Filter::Where(text) => parse_where(text),
         Filter::Text(text) => parse_filter(text),
-    }
-}
-
-fn bind(
-    filter: Option<Expression>,
-    policy: Option<&Expression>,
-    relation: &Relation,
-    claims: &Claims,
-    name: &dyn Fn() -> String,
-) -> Result<Rule, Refusal> {
-    // Each is bound alone first, so that an error is blamed on the one that is wrong.
-    let filter_rule = match &filter {
-        Some(filter) => Some(Rule::bind(filter, relation, claims.json()).map_err(Refusal::Filter)?),
-        None => None,
-    };
-    let policy_rule = match policy {
-        Some(policy) => Some(Rule::bind(policy, relation, claims.json()).map_err(|error| {
-            tracing::warn!(relation = name(), %error, "policy can't be decided");
-            Refusal::Policy { table: name() }
-        })?),
-        None => None,
-    };
-    match (filter_rule, policy_rule) {
-        (Some(rule), None) | (None, Some(rule)) => Ok(rule),
-        (None, None) => Ok(Rule::always()),
-        (Some(_), Some(_)) => {
-            let both = filter.into_iter().chain(policy.cloned()).reduce(Expression::and);
-            let both = both.expect("a filter and a policy were bound just now");
-            Rule::bind(&both, relation, claims.json()).map_err(Refusal::Filter)
-        }
     }
 }

@@ -5,27 +5,44 @@ use std::collections::HashMap;
 
 use crate::catalog::TableName;
 use crate::rule::Expression;
+use crate::rule::Settings;
 
 /// One table's entry in the settings, already parsed.
 #[derive(Clone, Debug)]
 pub enum Policy {
-    /// Every row, to every role that may select the table. Not for tables with row-level security.
+    /// Every row, to every role that may select the table; where it has row-level security, the rows
+    /// that this lets the role see.
     Open,
     /// The rows for which the rule is true, over the row and the claims.
     Rule(Expression),
 }
 
-/// The policies of all tables. A table that is not among them is closed.
+/// The policies of all tables. A table that is not among them is closed, unless the database's own
+/// row-level security says who may see it.
 #[derive(Debug, Default)]
 pub struct Policies {
     by_table: HashMap<TableName, Policy>,
+    settings: Settings,
 }
 
 impl Policies {
     /// Takes the settings' entries.
     #[must_use]
     pub fn new(entries: impl IntoIterator<Item = (TableName, Policy)>) -> Policies {
-        Policies { by_table: entries.into_iter().collect() }
+        Policies { by_table: entries.into_iter().collect(), settings: Settings::default() }
+    }
+
+    /// With the settings that the database's own policies read, and the claims that they are made
+    /// of.
+    #[must_use]
+    pub fn with_settings(self, settings: Settings) -> Policies {
+        Policies { settings, ..self }
+    }
+
+    /// What the database's own policies may ask the session for.
+    #[must_use]
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// What the settings say of `table`.

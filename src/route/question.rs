@@ -15,6 +15,7 @@ use crate::route::subscription::Request;
 use crate::route::subscription::SnapshotRequest;
 use crate::rule::Condition;
 use crate::rule::Expression;
+use crate::rule::Session;
 
 /// Writes the question for a subscription that was planned: in the name of the claims' role, for
 /// the columns that are delivered and those that the rule reads. The rule is asked of every row
@@ -64,11 +65,12 @@ pub(crate) fn question(
         return Err(Refusal::SnapshotFilter);
     }
     let judged = table.row_security != RowSecurity::Off;
+    let session = Session::new(claims.json(), claims.role(), context.policies.settings());
     Ok(Select {
         relation: std::sync::Arc::clone(relation),
         partitioned: table.partitioned,
         role: claims.role().into(),
-        claims: judged.then(|| claims.json().to_string().into()),
+        settings: if judged { session.to_settings() } else { Vec::new() },
         columns,
         condition: condition.sql.map(Into::into),
         latest_by,

@@ -160,3 +160,30 @@ fn a_policy_that_cannot_be_read_is_a_mistake_with_its_line() {
         assert!(text.contains("walcast.toml:5:1: table.0.policy = \"customer = \": "), "{text}");
     }
 }
+
+#[tokio::test]
+async fn each_policy_of_the_database_is_said_to_be_decided_or_why_not() {
+    let checked = Checked::new("").await;
+    checked
+        .execute(
+            "ALTER TABLE orders ENABLE ROW LEVEL SECURITY;
+             CREATE POLICY mine ON orders USING (customer = current_setting('app.customer', true));
+             CREATE POLICY late ON orders USING (now() > '2024-01-01');
+             CREATE POLICY flag ON orders AS RESTRICTIVE USING (
+                 (current_setting('request.jwt.claims')::json -> 'user_metadata' ->> 'x') = 'y')",
+        )
+        .await;
+    let report = printed(&checked.check());
+    assert!(report.contains("is served by its own policies: \"flag\""), "{report}");
+    assert!(report.contains("its policy \"late\" is not decided here"), "{report}");
+    assert!(report.contains("\"flag\" reads user_metadata"), "{report}");
+    assert!(report.contains("current_setting('app.customer') is not supported"), "{report}");
+    assert!(report.contains("[[auth.settings]]"), "{report}");
+
+    let mapped = "[[auth.settings]]\nname = 'app.customer'\nclaim = ['org', 'customer']\n";
+    let file = checked.folder.path("walcast.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("{text}{mapped}")).unwrap();
+    let report = printed(&checked.check());
+    assert!(report.contains("is served by its own policies: \"flag\", \"mine\""), "{report}");
+}

@@ -21,6 +21,7 @@ mod http;
 mod images;
 mod ingest;
 mod large;
+mod policies;
 mod rules;
 mod program;
 mod server;

@@ -175,7 +175,7 @@ async fn what_the_audit_finds_is_mended_by_its_own_sql() {
             ("publication-partial", "walcast"),
             ("asking-role-too-strong", &**asking),
             ("role-not-granted", &**driver),
-            ("row-security-opened", "public.parts"),
+            ("row-security-without-policy", "public.parts"),
             ("table-ungranted", "public.parts"),
             ("row-security-without-policy", "public.unmentioned"),
         ]
@@ -193,7 +193,7 @@ async fn what_the_audit_finds_is_mended_by_its_own_sql() {
         codes(&findings, Severity::Warning),
         [
             ("wal-unbounded", "max_slot_wal_keep_size"),
-            ("row-security-opened", "public.parts"),
+            ("row-security-without-policy", "public.parts"),
             ("row-security-without-policy", "public.unmentioned"),
         ]
     );

@@ -90,25 +90,30 @@ fn unpublished(table: &Table, expected: &Expectations) -> Finding {
 
 fn visibility(table: &Table, access: Access) -> Option<Finding> {
     let subject = qualified(&table.relation.schema, &table.relation.name);
-    let (severity, code, message) = match (table.row_security, access) {
-        (RowSecurity::On | RowSecurity::Forced, Access::Unsaid) => (
+    let guarded = table.row_security != RowSecurity::Off;
+    let (severity, code, message) = match access {
+        Access::Unsaid | Access::Open if guarded && table.policies.policies.is_empty() => (
             Severity::Warning,
             "row-security-without-policy",
-            "has row-level security, and the configuration has no policy for it: clients are \
-             refused",
+            "has row-level security and no policy for SELECT: clients are refused",
         ),
-        (RowSecurity::On | RowSecurity::Forced, Access::Open) => (
-            Severity::Warning,
+        Access::Open if guarded => (
+            Severity::Notice,
             "row-security-opened",
-            "has row-level security, and `open = true` does not replace a policy: clients are refused",
+            "has row-level security: its policies decide, whatever `open = true` says",
         ),
-        (RowSecurity::Off, Access::Unsaid) => (
+        Access::Policy if guarded && !table.policies.policies.is_empty() => (
+            Severity::Notice,
+            "row-security-replaced",
+            "has row-level security, and the configuration's policy takes the place of its own",
+        ),
+        Access::Unsaid if !guarded => (
             Severity::Notice,
             "table-closed",
-            "is published, but the configuration neither opens it nor gives it a policy: clients \
-             are refused",
+            "is published, but has no row-level security, and the configuration neither opens it \
+             nor gives it a policy: clients are refused",
         ),
-        (_, Access::Policy) | (RowSecurity::Off, Access::Open) => return None,
+        _ => return None,
     };
     Some(Finding::new(severity, code, subject, message))
 }
@@ -116,7 +121,8 @@ fn visibility(table: &Table, access: Access) -> Option<Finding> {
 /// A table that is open to clients, while no client's role may read it.
 fn grants(table: &Table, access: Access, expected: &Expectations) -> Option<Finding> {
     let somebody = expected.roles.iter().any(|role| table.granted(role).is_some());
-    if access == Access::Unsaid || somebody {
+    let served = access != Access::Unsaid || !table.policies.policies.is_empty();
+    if !served || somebody {
         return None;
     }
     let subject = qualified(&table.relation.schema, &table.relation.name);

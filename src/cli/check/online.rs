@@ -16,6 +16,7 @@ use crate::catalog::audit::Finding;
 use crate::catalog::audit::Severity;
 use crate::catalog::audit::judge;
 use crate::catalog::snapshot::Snapshot;
+use crate::cli::check::security;
 use crate::config::Access;
 use crate::config::Config;
 use crate::daemon::settings;
@@ -55,6 +56,7 @@ async fn ask(
     let snapshot = catalog.current();
     let mut findings = judge(&facts, &snapshot, expected);
     findings.extend(policies(config, &snapshot));
+    findings.extend(security::findings(config, &snapshot, &expected.roles));
     Ok(findings)
 }
 

@@ -9,7 +9,7 @@
     reason = "a test may panic, and shows what it did"
 )]
 
-mod generate;
+pub(crate) mod generate;
 mod table;
 
 use serde_json::Value as Json;

@@ -1,0 +1,137 @@
+//! Which of the database's own policies walcast decides, and why not the others.
+
+use serde_json::Value as Json;
+use serde_json::json;
+
+use crate::catalog::audit::Finding;
+use crate::catalog::audit::Severity;
+use crate::catalog::policies::TablePolicy;
+use crate::catalog::snapshot::RowSecurity;
+use crate::catalog::snapshot::Snapshot;
+use crate::catalog::snapshot::Table;
+use crate::config::Access;
+use crate::config::Config;
+use crate::rule::RuleError;
+use crate::rule::Session;
+use crate::rule::Settings;
+use crate::rule::policy::visible;
+
+/// What claims are tried with, so that a policy that reads one finds it there: what fails for all of
+/// them does not depend on anybody's token.
+const SAMPLES: &[&str] = &["00000000-0000-4000-8000-000000000000", "1", "a"];
+
+/// What is said of the tables that are served by their own policies.
+pub(super) fn findings(config: &Config, snapshot: &Snapshot, roles: &[Box<str>]) -> Vec<Finding> {
+    let replaced = |table: &Table| {
+        config.tables.iter().any(|entry| {
+            *entry.schema == *table.relation.schema
+                && *entry.name == *table.relation.name
+                && matches!(entry.access, Access::Policy(_))
+        })
+    };
+    let mut tables: Vec<&Table> = snapshot.tables().map(|table| &**table).collect();
+    tables.retain(|table| {
+        table.published && table.row_security != RowSecurity::Off && !replaced(table)
+    });
+    tables.sort_by_key(|table| (&table.relation.schema, &table.relation.name));
+    tables.into_iter().flat_map(|table| of_table(table, &config.settings, roles)).collect()
+}
+
+fn of_table(table: &Table, settings: &Settings, roles: &[Box<str>]) -> Vec<Finding> {
+    let subject = format!("{}.{}", table.relation.schema, table.relation.name);
+    let finding = |severity, code, message| Finding {
+        severity,
+        code,
+        subject: subject.clone(),
+        message,
+        mend: None,
+    };
+    let mut findings = Vec::new();
+    let mut decided = Vec::new();
+    for policy in &table.policies.policies {
+        let concerned = policy
+            .roles
+            .iter()
+            .filter(|role| roles.contains(role) && !table.policies.exempts(role));
+        let concerned: Vec<&str> = concerned.map(|role| &**role).collect();
+        let refused: Vec<(&str, String)> = concerned
+            .iter()
+            .filter_map(|role| Some((*role, obstacle(table, policy, settings, role)?)))
+            .collect();
+        if let Some((_, why)) = refused.first() {
+            let who: Vec<&str> = refused.iter().map(|(role, _)| *role).collect();
+            let (name, who) = (&policy.name, who.join(", "));
+            let message =
+                format!("its policy \"{name}\" is not decided here, so {who} is refused: {why}");
+            findings.push(finding(Severity::Warning, "policy-unsupported", message));
+        } else if !concerned.is_empty() {
+            decided.push(format!("\"{}\"", policy.name));
+        }
+        if policy.reads_user_metadata {
+            let message = format!(
+                "its policy \"{}\" reads user_metadata, which users of some services can change \
+                 themselves",
+                policy.name
+            );
+            findings.push(finding(Severity::Warning, "policy-user-metadata", message));
+        }
+    }
+    if !decided.is_empty() {
+        let message = format!("is served by its own policies: {}", decided.join(", "));
+        findings.push(finding(Severity::Notice, "policy-decided", message));
+    }
+    findings
+}
+
+/// Why the policy is not decided for the role, whatever the claims.
+fn obstacle(
+    table: &Table,
+    policy: &TablePolicy,
+    settings: &Settings,
+    role: &str,
+) -> Option<String> {
+    let read = match &policy.read {
+        Ok(read) => read,
+        Err(error) => return Some(error.to_string()),
+    };
+    if !read.may_be_asked_by(role) {
+        return Some("the role may not call a function of it".to_owned());
+    }
+    let mut first = None;
+    for claims in
+        std::iter::once(json!({})).chain(SAMPLES.iter().map(|text| sample(text, settings)))
+    {
+        let session = Session::new(&claims, role, settings);
+        match visible(&[(read, policy.kind)], &table.relation, &session) {
+            Ok(_) => return None,
+            // Such claims do not fit; others may.
+            Err((_, RuleError::Value { .. } | RuleError::Type { .. })) => {}
+            Err((_, error)) => {
+                let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+                first.get_or_insert(format!("{error}{hint}"));
+            }
+        }
+    }
+    first
+}
+
+/// Claims that have this text wherever a policy is likely to look.
+fn sample(text: &str, settings: &Settings) -> Json {
+    let mut claims = json!({ "sub": text, "role": text, "email": text });
+    for path in settings.paths() {
+        let nested = path.iter().rev().fold(json!(text), |value, key| json!({ &**key: value }));
+        merge(&mut claims, nested);
+    }
+    claims
+}
+
+fn merge(into: &mut Json, from: Json) {
+    match (into, from) {
+        (Json::Object(into), Json::Object(from)) => {
+            for (key, value) in from {
+                merge(into.entry(key).or_insert(Json::Null), value);
+            }
+        }
+        (into, from) => *into = from,
+    }
+}

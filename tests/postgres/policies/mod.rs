@@ -1,0 +1,12 @@
+//! Row-level security, decided here and by PostgreSQL: never a row shown here that is hidden there;
+//! and what is decided here at all is decided alike.
+//!
+//! `WALCAST_SEED` sets the seed, which is printed; `POLICY_VERDICTS` how many verdicts the random
+//! policies are compared in.
+
+mod delivery;
+mod demo;
+mod generate;
+mod oracle;
+mod shapes;
+mod subject;

@@ -1,0 +1,259 @@
+//! The same question to both: which rows of `subject` do these claims see?
+
+use std::collections::BTreeSet;
+use std::collections::HashMap;
+
+use serde_json::Value;
+use serde_json::json;
+use tokio_postgres::Client;
+use tokio_postgres::SimpleQueryMessage;
+use walcast::auth;
+use walcast::auth::Claims;
+use walcast::auth::Verifier;
+use walcast::catalog::Catalog;
+use walcast::catalog::TableName;
+use walcast::change::tuple::Cell;
+use walcast::change::value::BigNumbers;
+use walcast::route::plan;
+use walcast::route::plan::Context;
+use walcast::route::plan::Refusal;
+use walcast::route::policy::Policies;
+use walcast::route::subscription::Events;
+use walcast::route::subscription::Request;
+use walcast::rule::Settings;
+use walcast::rule::Verdict;
+use walcast::tls::TlsMode;
+
+use crate::policies::subject;
+use crate::support;
+use crate::support::Database;
+
+const SECRET: &[u8] = b"a secret of the tests, of thirty-two bytes or more";
+
+/// The settings that gateways of the test's application set, and the claims in them.
+const SETTINGS: &[(&str, &str)] = &[("app.tenant", "tenant"), ("app.tenant_id", "tid")];
+
+/// Both sides.
+pub(crate) struct Oracle {
+    pub(crate) database: Database,
+    /// As the owner of everything.
+    pub(crate) sql: Client,
+    pub(crate) catalog: Catalog,
+    policies: Policies,
+    verifier: Verifier,
+    /// A session in which every setting was set before.
+    used: Client,
+    /// For each of the claims a session in which only its own settings ever were.
+    fresh: HashMap<String, Client>,
+    rows: Vec<Vec<Option<String>>>,
+}
+
+/// What came of the comparisons.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) verdicts: usize,
+    pub(crate) shown: usize,
+    pub(crate) refused: usize,
+    /// Refused because no policy or no grant lets the role see anything: hidden, for certain.
+    pub(crate) closed: usize,
+    /// Shown by PostgreSQL, while the subscription was refused.
+    pub(crate) withheld: usize,
+    /// Queries for which PostgreSQL raised an error.
+    pub(crate) raised: usize,
+}
+
+/// The client roles. The first is an ordinary one, the second a member of `staff`.
+pub(crate) fn roles(database: &Database) -> Vec<String> {
+    let name = |role: &str| format!("{role}_{}", database.name);
+    ["web", "clerk", "staff", "owner", "bypass", "guest"].map(name).into()
+}
+
+impl Oracle {
+    pub(crate) async fn new() -> Oracle {
+        let database = support::database().await;
+        let sql = database.connect().await;
+        let roles = roles(&database);
+        let [web, clerk, staff, owner, bypass, guest] =
+            [0, 1, 2, 3, 4, 5].map(|at: usize| roles[at].as_str());
+        let script = format!(
+            "{}{}
+             CREATE ROLE {web}; CREATE ROLE {staff}; CREATE ROLE {clerk} IN ROLE {staff};
+             CREATE ROLE {owner}; CREATE ROLE {bypass} BYPASSRLS; CREATE ROLE {guest};
+             GRANT USAGE ON SCHEMA auth TO {web}, {staff}, {owner}, {bypass};
+             GRANT SELECT ON subject, other TO {web}, {staff}, {guest}, {bypass};
+             ALTER TABLE subject OWNER TO {owner};
+             CREATE PUBLICATION walcast FOR ALL TABLES",
+            subject::FUNCTIONS,
+            subject::TABLE
+        );
+        sql.batch_execute(&script).await.unwrap();
+        sql.batch_execute("SET TimeZone = 'UTC'").await.unwrap();
+        let catalog = Catalog::connect(walcast::catalog::Settings {
+            connection: database.connection_string().parse().unwrap(),
+            tls_mode: TlsMode::Disable,
+            tls_ca_file: None,
+            publication: "walcast".into(),
+            roles: roles.iter().map(|role| role.as_str().into()).collect(),
+            tables: Vec::new(),
+        });
+        let catalog = catalog.await.unwrap();
+        let entries = SETTINGS.iter().map(|(name, claim)| {
+            let path: Box<[Box<str>]> = Box::new([Box::from(*claim)]);
+            (Box::from(*name), path)
+        });
+        let policies = Policies::default().with_settings(Settings::new(entries));
+        let verifier = Verifier::new(auth::Settings {
+            keys: vec![auth::Key {
+                algorithm: jsonwebtoken::Algorithm::HS256,
+                kid: None,
+                material: auth::Material::Secret(auth::Secret::new(SECRET.to_vec())),
+            }],
+            role_claim: vec!["db_role".to_owned()],
+            roles,
+            ..auth::Settings::default()
+        });
+        let used = database.connect().await;
+        let (verifier, fresh, rows) = (verifier.unwrap(), HashMap::new(), Vec::new());
+        let oracle = Oracle { database, sql, catalog, policies, verifier, used, fresh, rows };
+        for claims in subject::claims() {
+            set(&oracle.used, &claims).await;
+        }
+        oracle
+    }
+
+    /// Fills the table, and remembers the rows as the stream would carry them.
+    pub(crate) async fn fill(&mut self, pick: impl FnMut(usize) -> usize) {
+        self.sql.batch_execute(&subject::fill(pick)).await.unwrap();
+        let query = format!("SELECT {} FROM subject ORDER BY id", subject::COLUMNS.join(", "));
+        let messages = self.sql.simple_query(&query).await.unwrap();
+        let rows = messages.iter().filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => {
+                Some((0..row.len()).map(|at| row.get(at).map(str::to_owned)).collect())
+            }
+            _ => None,
+        });
+        self.rows = rows.collect();
+        assert_eq!(self.rows.len(), subject::ROWS);
+    }
+
+    /// The verified claims, which name the role.
+    fn claims(&self, claims: &Value, role: &str) -> (Claims, Value) {
+        let mut claims = claims.clone();
+        claims["db_role"] = json!(role);
+        claims["exp"] = json!(4_102_444_800_u64);
+        let key = jsonwebtoken::EncodingKey::from_secret(SECRET);
+        let token = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap();
+        (self.verifier.verify(&token).unwrap(), claims)
+    }
+
+    /// What walcast decides: the rows that are seen, or why that is not decided.
+    fn decided(&self, claims: &Claims) -> Result<BTreeSet<String>, Refusal> {
+        let catalog = self.catalog.current();
+        let context = Context { catalog: &catalog, policies: &self.policies };
+        let request = Request {
+            table: TableName::parse("subject"),
+            filter: None,
+            columns: None,
+            events: Events::ALL,
+            big_numbers: BigNumbers::AsNumbers,
+            throttle: None,
+        };
+        let rule = plan::plan(context, claims, &request)?.rule;
+        let admitted = self.rows.iter().filter(|row| {
+            let cells = row.iter().map(Option::as_ref);
+            let cells: Vec<Cell<'_>> = cells
+                .map(|cell| cell.map_or(Cell::Null, |text| Cell::Text(text.as_bytes())))
+                .collect();
+            let verdict = rule.evaluate(&cells);
+            assert!(!matches!(verdict, Verdict::Undecided(_)), "{verdict:?}: {row:?}");
+            verdict == Verdict::Admits
+        });
+        Ok(admitted.filter_map(|row| row[0].clone()).collect())
+    }
+
+    /// Compares both for these claims. `what` is for the message of a failure.
+    pub(crate) async fn compare(
+        &mut self,
+        claims: &Value,
+        role: &str,
+        what: &str,
+        tally: &mut Tally,
+    ) -> Option<Refusal> {
+        let (verified, claims) = self.claims(claims, role);
+        // One session for each set of claims: what is never set there stays NULL.
+        let name = claims.to_string();
+        if !self.fresh.contains_key(&name) {
+            let client = self.database.connect().await;
+            self.fresh.insert(name.clone(), client);
+        }
+        let fresh = seen(&self.fresh[&name], &claims, role).await;
+        let used = seen(&self.used, &claims, role).await;
+        tally.raised += usize::from(fresh.is_none() || used.is_none());
+        let expected: BTreeSet<String> = match (fresh, used) {
+            (Some(fresh), Some(used)) => fresh.intersection(&used).cloned().collect(),
+            _ => BTreeSet::new(),
+        };
+        tally.verdicts += self.rows.len();
+        match self.decided(&verified) {
+            Ok(seen) => {
+                let leaked: Vec<_> = seen.difference(&expected).collect();
+                assert!(
+                    leaked.is_empty(),
+                    "SHOWN, BUT HIDDEN: {leaked:?}\n{what}\n{role} {claims}"
+                );
+                let lost: Vec<_> = expected.difference(&seen).collect();
+                assert!(lost.is_empty(), "hidden, but shown: {lost:?}\n{what}\n{role} {claims}");
+                tally.shown += seen.len();
+                None
+            }
+            Err(refusal) if matches!(refusal.code(), "no_policy" | "table_forbidden") => {
+                assert!(expected.is_empty(), "{refusal}, but shown: {expected:?}\n{what}\n{role}");
+                tally.closed += self.rows.len();
+                Some(refusal)
+            }
+            Err(refusal) => {
+                tally.refused += self.rows.len();
+                tally.withheld += expected.len();
+                Some(refusal)
+            }
+        }
+    }
+}
+
+/// The settings that a gateway makes of claims.
+async fn set(client: &Client, claims: &Value) {
+    let mut settings = vec![("request.jwt.claims".to_owned(), claims.to_string())];
+    let text = |value: &Value| match value {
+        Value::Null | Value::Object(_) | Value::Array(_) => None,
+        Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    };
+    for (name, value) in claims.as_object().unwrap() {
+        let value = text(value);
+        settings.extend(value.map(|value| (format!("request.jwt.claim.{name}"), value)));
+    }
+    for (name, claim) in SETTINGS {
+        let value = claims.get(*claim).and_then(text);
+        settings.extend(value.map(|value| ((*name).to_owned(), value)));
+    }
+    let calls: Vec<String> = settings
+        .iter()
+        .map(|(name, value)| format!("set_config('{name}', $v${value}$v$, true)"))
+        .collect();
+    client.batch_execute(&format!("SELECT {}", calls.join(", "))).await.unwrap();
+}
+
+/// What PostgreSQL shows; absent where it raises an error.
+async fn seen(client: &Client, claims: &Value, role: &str) -> Option<BTreeSet<String>> {
+    client.batch_execute("BEGIN").await.unwrap();
+    set(client, claims).await;
+    client.batch_execute(&format!("SET LOCAL ROLE {role}")).await.unwrap();
+    let answer = client.simple_query("SELECT id FROM subject").await;
+    client.batch_execute("ROLLBACK").await.unwrap();
+    let rows = answer.ok()?;
+    let ids = rows.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    });
+    Some(ids.collect())
+}

@@ -1,0 +1,175 @@
+//! The table whose policies are tried, the roles and the claims that they are tried with.
+
+use serde_json::Value;
+use serde_json::json;
+
+/// Functions as gateways have them, in their forms through the years, and others.
+pub(crate) const FUNCTIONS: &str = "
+    CREATE SCHEMA auth;
+    CREATE FUNCTION auth.uid() RETURNS uuid LANGUAGE sql STABLE AS $$
+      select
+      coalesce(
+        nullif(current_setting('request.jwt.claim.sub', true), ''),
+        (nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub')
+      )::uuid
+    $$;
+    CREATE FUNCTION auth.uid_legacy() RETURNS uuid LANGUAGE sql STABLE AS $$
+      select nullif(current_setting('request.jwt.claim.sub', true), '')::uuid;
+    $$;
+    CREATE FUNCTION auth.jwt() RETURNS jsonb LANGUAGE sql STABLE AS $$
+      select coalesce(
+        nullif(current_setting('request.jwt.claim', true), ''),
+        nullif(current_setting('request.jwt.claims', true), '')
+      )::jsonb
+    $$;
+    CREATE FUNCTION auth.role() RETURNS text LANGUAGE sql STABLE AS $$
+      select coalesce(
+        nullif(current_setting('request.jwt.claim.role', true), ''),
+        (nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'role')
+      )::text
+    $$;
+    CREATE FUNCTION auth.email() RETURNS text LANGUAGE sql STABLE AS $$
+      SELECT auth.jwt() ->> 'email'
+    $$;
+    CREATE FUNCTION auth.is_admin() RETURNS boolean LANGUAGE sql STABLE SECURITY DEFINER
+      SET search_path = '' AS $$ SELECT (auth.jwt() -> 'app_metadata' ->> 'role') = 'admin' $$;
+    CREATE FUNCTION auth.org() RETURNS uuid LANGUAGE sql STABLE AS $$
+      SELECT (current_setting('request.jwt.claims')::json -> 'app_metadata' ->> 'org')::uuid
+    $$;
+    CREATE FUNCTION auth.owner_user() RETURNS name LANGUAGE sql STABLE SECURITY DEFINER
+      AS $$ SELECT current_user $$;
+    CREATE FUNCTION auth.branching() RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+      BEGIN IF true THEN RETURN true; END IF; RETURN false; END $$;
+    CREATE FUNCTION auth.stored() RETURNS boolean STABLE RETURN true;
+    CREATE FUNCTION auth.twice() RETURNS boolean LANGUAGE sql STABLE AS $$ SELECT true $$;
+    CREATE FUNCTION auth.twice(int) RETURNS boolean LANGUAGE sql STABLE AS $$ SELECT true $$;
+    CREATE FUNCTION auth.of(uuid) RETURNS boolean LANGUAGE sql STABLE AS $$ SELECT $1 = auth.uid() $$;
+    CREATE FUNCTION auth.secret() RETURNS boolean LANGUAGE sql STABLE AS $$ SELECT true $$;
+    REVOKE EXECUTE ON FUNCTION auth.secret FROM PUBLIC;
+";
+
+/// The table, with what policies like to read.
+pub(crate) const TABLE: &str = "
+    CREATE TYPE mood AS ENUM ('ok', 'sad', 'glad');
+    CREATE DOMAIN address AS text;
+    CREATE TABLE subject (
+        id int PRIMARY KEY,
+        gone int,
+        owner uuid,
+        tenant uuid,
+        tid bigint,
+        qty int,
+        small smallint,
+        price numeric,
+        ratio float8,
+        status text,
+        label varchar(20),
+        code char(4),
+        plain text COLLATE \"C\",
+        email address,
+        mood mood,
+        is_public bool,
+        tags text[],
+        members uuid[],
+        meta jsonb,
+        day date,
+        at timestamptz,
+        claims text
+    );
+    ALTER TABLE subject DROP COLUMN gone;
+    ALTER TABLE subject ENABLE ROW LEVEL SECURITY;
+    CREATE TABLE other (id int PRIMARY KEY, owner uuid);
+    ALTER TABLE other ENABLE ROW LEVEL SECURITY;
+";
+
+pub(crate) const COLUMNS: &[&str] = &[
+    "id",
+    "owner",
+    "tenant",
+    "tid",
+    "qty",
+    "small",
+    "price",
+    "ratio",
+    "status",
+    "label",
+    "code",
+    "plain",
+    "email",
+    "mood",
+    "is_public",
+    "tags",
+    "members",
+    "meta",
+    "day",
+    "at",
+    "claims",
+];
+
+pub(crate) const ANN: &str = "a0000000-0000-4000-8000-00000000000a";
+pub(crate) const BOB: &str = "b0000000-0000-4000-8000-00000000000b";
+pub(crate) const ACME: &str = "c0000000-0000-4000-8000-00000000000c";
+pub(crate) const BETA: &str = "d0000000-0000-4000-8000-00000000000d";
+
+/// Values for the columns after `id`, in their order.
+const VALUES: &[&[&str]] = &[
+    &[ANN, BOB, "NULL"],
+    &[ACME, BETA, "NULL"],
+    &["7", "8", "0", "NULL"],
+    &["0", "3", "5", "100", "NULL"],
+    &["0", "3", "-5", "NULL"],
+    &["2.5", "2.50", "3", "0", "-1", "NULL"],
+    &["0.1", "2.5", "'NaN'", "NULL"],
+    &["'open'", "'closed'", "'ok'", "'admin'", "''", "NULL"],
+    &["'x'", "'open'", "'Y'", "NULL"],
+    &["'AB'", "'A'", "''", "NULL"],
+    &["'a'", "'B'", "'é'", "NULL"],
+    &["'ann@x.org'", "'bob@x.org'", "'ANN@x.org'", "NULL"],
+    &["'ok'", "'sad'", "'glad'", "NULL"],
+    &["true", "false", "NULL"],
+    &["'{a,b}'", "'{}'", "'{NULL,a}'", "'{admin}'", "NULL"],
+    &["ARRAYS", "'{}'", "NULL"],
+    &["'{\"k\": \"v\", \"n\": 3}'", "'{\"a\": [1, 2]}'", "'[]'", "'3'", "NULL"],
+    &["'2024-01-01'", "'2023-12-31'", "'infinity'", "NULL"],
+    &["'2024-01-01 00:00:00+00'", "'2024-06-01 12:00:00+02'", "NULL"],
+    &["'a'", "NULL"],
+];
+
+/// How many rows there are.
+pub(crate) const ROWS: usize = 24;
+
+/// Statements that fill the table, with values that `pick` chooses.
+pub(crate) fn fill(mut pick: impl FnMut(usize) -> usize) -> String {
+    let mut sql = String::from("TRUNCATE subject;");
+    for id in 0..ROWS {
+        let values = VALUES.iter().map(|values| {
+            let value = values[pick(values.len())];
+            match value {
+                "ARRAYS" => format!("'{{{ANN},{ACME}}}'"),
+                uuid if uuid.len() == 36 => format!("'{uuid}'"),
+                other => other.to_owned(),
+            }
+        });
+        let values: Vec<String> = values.collect();
+        sql.push_str(&format!("INSERT INTO subject VALUES ({id}, {});", values.join(", ")));
+    }
+    sql
+}
+
+/// What the claims of a token may hold. `db_role` is filled in by the caller.
+pub(crate) fn claims() -> Vec<Value> {
+    vec![
+        json!({"sub": ANN, "role": "authenticated", "email": "ann@x.org", "lvl": 3, "tid": 7,
+               "app_metadata": {"org": ACME, "role": "admin"}, "tenant": ACME}),
+        json!({"sub": BOB.to_uppercase(), "role": "admin", "email": "bob@x.org", "lvl": "5",
+               "app_metadata": {"org": BETA, "tags": ["a"]}, "tenant": BETA, "tid": "8"}),
+        json!({"role": "anon"}),
+        json!({"sub": "not-a-uuid", "role": "authenticated", "tenant": ACME, "tid": 7}),
+        json!({"sub": "", "role": "authenticated", "tenant": "", "app_metadata": null}),
+        json!({"sub": format!("{{{ANN}}}"), "tid": " 7 ", "lvl": 3.0, "app_metadata": "x"}),
+        json!({"sub": null, "role": "admin", "email": null, "lvl": null, "tid": 7.5,
+               "tenant": ACME.replace('-', "")}),
+        json!({"sub": ANN, "role": "admin", "app_metadata": {"role": "admin", "org": {"id": ACME}},
+               "lvl": -3, "tid": true, "tenant": "x"}),
+    ]
+}
