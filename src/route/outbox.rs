@@ -116,7 +116,6 @@ impl Outbox {
             Ok(0) if self.budget.is_used_up() => return Pushed::Full,
             Ok(written) if written < frames.len() => {
                 self.enqueue(frames.slice(written..));
-                self.wire.wake();
             }
             Ok(_) => {}
             Err(_) => self.fail(),
@@ -204,7 +203,11 @@ impl Outbox {
         self.wire.wake();
     }
 
+    /// Queues bytes. The session's task sleeps where nothing waited, and must look at its socket.
     fn enqueue(&mut self, bytes: Bytes) {
+        if self.queued == 0 {
+            self.wire.wake();
+        }
         self.budget.moved(self.queued, self.queued + bytes.len());
         self.queued += bytes.len();
         self.queue.get_or_insert_default().push_back(bytes);
@@ -311,6 +314,16 @@ mod tests {
         let budget = Rc::clone(&outbox.budget);
         drop(outbox);
         assert_eq!(budget.metrics().outbox_bytes(), 0);
+    }
+
+    #[test]
+    fn whoever_begins_to_wait_is_woken_also_where_the_budget_is_used_up() {
+        let (wire, mut outbox) = outbox_within(0, 0, 100);
+        assert_eq!(outbox.push(&Bytes::from_static(b"a")), Pushed::Full);
+        assert_eq!(wire.woken.get(), 0, "nothing waits");
+        outbox.push_always(&Bytes::from_static(b"b"));
+        outbox.push_always(&Bytes::from_static(b"c"));
+        assert_eq!(wire.woken.get(), 1);
     }
 
     #[test]
