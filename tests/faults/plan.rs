@@ -60,6 +60,13 @@ pub(crate) struct Watch {
     pub(crate) throttle_ms: Option<u64>,
 }
 
+impl Watch {
+    /// The chain of the rows that are written for it last of all.
+    pub(crate) fn end(&self) -> String {
+        format!("end:{}", self.name)
+    }
+}
+
 /// Something that goes wrong. A client that forgets is one more that comes anew: what it held and
 /// its cursors are gone. Commits that are held up are in the log, and decoded, before anybody sees
 /// them in a table.

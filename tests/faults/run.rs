@@ -40,6 +40,9 @@ use crate::writers::Written;
 /// How long everybody may take to come to the last row, when everything is healed.
 const PATIENCE: Duration = Duration::from_secs(90);
 
+/// How long they may take until another last row is written.
+const END_AGAIN: Duration = Duration::from_secs(10);
+
 /// What came of a run.
 pub(crate) struct Outcome {
     pub(crate) faults: BTreeMap<Fault, u64>,
@@ -81,8 +84,7 @@ pub(crate) async fn run(plan: &Plan) -> Outcome {
     heal(&stage).await;
     stop_writing.send_replace(true);
     ended(&mut writers).await;
-    write_ends(plan, &server).await;
-    let arrived = timeout(PATIENCE, everybody_arrives(plan, &stage)).await.is_ok();
+    let arrived = end(plan, &stage).await;
     stop_watching.send_replace(true);
     ended(&mut clients).await;
     let logs: Vec<_> = stage.contacts.iter().map(|contact| contact.log.take()).collect();
@@ -144,10 +146,26 @@ async fn heal(stage: &Stage) {
     stage.far.heal();
 }
 
-/// Writes the last row of each subscription, one that it must see.
-async fn write_ends(plan: &Plan, server: &Server) {
+/// Writes a last row for each subscription until everybody has seen one: a client that is told to
+/// begin anew, because it was away too long, does not see what was written before.
+async fn end(plan: &Plan, stage: &Stage) -> bool {
+    let deadline = Instant::now() + PATIENCE;
+    for round in 0.. {
+        write_ends(plan, &stage.server, round).await;
+        if timeout(END_AGAIN, everybody_arrives(plan, stage)).await.is_ok() {
+            return true;
+        }
+        if Instant::now() > deadline {
+            break;
+        }
+    }
+    false
+}
+
+/// Writes one last row for each subscription, which it must see.
+async fn write_ends(plan: &Plan, server: &Server, round: i64) {
     let client = server.connect_soon().await;
-    for (watch, number) in plan.watches().zip(1_i64..) {
+    for (watch, number) in plan.watches().zip(1 + 100 * round..) {
         let mut row = Wanted { region: 0, status: "open", amount: 500 };
         watch.filter.satisfy(&mut row);
         let Wanted { region, status, amount } = row;
@@ -158,8 +176,8 @@ async fn write_ends(plan: &Plan, server: &Server) {
         let table = if watch.table.starts_with("events") { "events" } else { watch.table };
         let text = format!(
             "INSERT INTO {table} (id, region, status, amount, writer, number, chain) \
-             VALUES ({parity}, {region}, '{status}', {amount}, -1, {number}, 'end:{}')",
-            watch.name
+             VALUES ({parity}, {region}, '{status}', {amount}, -1, {number}, '{}')",
+            watch.end()
         );
         client.batch_execute(&text).await.unwrap();
     }

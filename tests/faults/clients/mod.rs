@@ -218,7 +218,7 @@ impl Client {
         }
         let Some(id) = frame["id"].as_str() else { return };
         let watch = self.plan.watches.iter().position(|watch| watch.id == id).unwrap();
-        let ends = format!("\"end:{}\"", self.plan.watches[watch].name);
+        let ends = format!("\"{}\"", self.plan.watches[watch].end());
         let held = &mut self.held[watch];
         match kind {
             "subscribed" => held.lives = true,
