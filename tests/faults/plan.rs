@@ -219,6 +219,8 @@ fn clients(dice: &mut Dice, profile: Profile) -> Vec<ClientPlan> {
             let filter = if everything { Filter::All } else { Filter::any(dice) };
             let few = !everything && dice.chance(25);
             let snapshot = !everything && dice.chance(60) && is_told_whole(table, &filter);
+            let throttled = !everything && !snapshot && dice.chance(30);
+            let throttle_ms = throttled.then(|| dice.between(20, 2000));
             watches.push(Watch {
                 name: format!("{name}-{place}"),
                 id: format!("w{place}"),
@@ -227,7 +229,7 @@ fn clients(dice: &mut Dice, profile: Profile) -> Vec<ClientPlan> {
                 postgrest: dice.chance(50),
                 columns: few.then(|| vec!["id", "writer", "number", "chain"]),
                 snapshot,
-                throttle_ms: None,
+                throttle_ms,
             });
         }
         clients.push(ClientPlan { watches });
