@@ -134,11 +134,14 @@ impl<'a> Checker<'a> {
             match &entry.seen {
                 Seen::Connected(transport) => {
                     *self.findings.connections.entry((*transport).to_owned()).or_default() += 1;
+                    for throttled in followers.iter_mut().filter_map(|it| it.throttled.as_mut()) {
+                        throttled.connect(transport);
+                    }
                 }
                 Seen::Asked { watch, since } => {
                     let follower = &mut followers[*watch];
                     if let Some(throttled) = &mut follower.throttled {
-                        throttled.connect();
+                        throttled.ask();
                     }
                     follower.wants = since.is_none();
                     if follower.wants && follower.watch.snapshot {
@@ -293,7 +296,7 @@ impl<'a> Checker<'a> {
             }
             Some(place) => {
                 if !throttled.take(self.truth, &follower.due, place) {
-                    self.violation(follower, &format!("after something newer: {frame}"));
+                    self.violation(follower, &format!("again, or after something newer: {frame}"));
                 }
                 let Due { transaction, .. } = follower.due[place];
                 follower.proven = transaction;

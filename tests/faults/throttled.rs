@@ -18,6 +18,8 @@ pub(crate) struct Throttled {
     newest: HashMap<String, usize>,
     /// The newest of each row that came at all.
     last: HashMap<String, usize>,
+    /// Whether the client polls.
+    polls: bool,
 }
 
 impl Throttled {
@@ -35,12 +37,17 @@ impl Throttled {
         self.by_time.get(committed_at).map_or(&[], Vec::as_slice)
     }
 
-    /// Another connection: what had come may come once more.
-    pub(crate) fn connect(&mut self) {
+    /// Another connection, over a transport.
+    pub(crate) fn connect(&mut self, transport: &str) {
+        self.polls = transport == "changes";
+    }
+
+    /// The client goes on, or begins anew: what had come may come once more.
+    pub(crate) fn ask(&mut self) {
         self.newest.clear();
     }
 
-    /// Takes what was due at a place; `false` where something newer of the row had come.
+    /// Takes what was due at a place; `false` where it, or something newer of the row, had come.
     pub(crate) fn take(&mut self, truth: &Truth, due: &[Due], place: usize) -> bool {
         let Some(key) = key(truth, due[place]) else {
             self.newest.clear();
@@ -49,7 +56,7 @@ impl Throttled {
         let last = self.last.entry(key.clone()).or_default();
         *last = place.max(*last);
         let newest = self.newest.insert(key, place);
-        newest.is_none_or(|newest| newest < place)
+        newest.is_none_or(|newest| newest < place || (self.polls && newest == place))
     }
 
     /// The rows whose last change did not come, of those that changed from a place on.
