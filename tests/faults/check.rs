@@ -24,6 +24,8 @@ use crate::plan::Fault;
 use crate::plan::Plan;
 use crate::plan::Watch;
 use crate::throttled::Throttled;
+use crate::truth;
+use crate::truth::Change;
 use crate::truth::Transaction;
 use crate::truth::Truth;
 
@@ -446,6 +448,7 @@ impl<'a> Checker<'a> {
         let transaction = &self.truth.transactions[due.transaction];
         frame["op"] == due.op
             && frame["commit_ts"] == *transaction.committed_at
+            && is_about(&transaction.changes[due.change], due, frame)
             && *frame == frame_of(self.truth, watch, due, frame)
     }
 
@@ -486,4 +489,13 @@ impl<'a> Checker<'a> {
             self.findings.violations.push(format!("{name} on {table} ({}): {what}", filter.sql()));
         }
     }
+}
+
+/// Whether a frame is about the row of a change: much cheaper to see than whether it is the frame.
+fn is_about(change: &Change, due: Due, frame: &Value) -> bool {
+    let is_gone = due.op == "leave" || due.op == "delete";
+    let (row, shown) =
+        if is_gone { (&change.old, &frame["old"]) } else { (&change.new, &frame["new"]) };
+    let row = row.as_ref().or(change.new.as_ref());
+    row.is_none_or(|row| truth::text(row, "id") == Some(shown["id"].to_string()))
 }
