@@ -55,6 +55,11 @@ impl Server {
 
     /// Stops it and starts it again.
     pub(crate) async fn restart(&self, how: Stop, down: Duration) {
+        // Asked to stop fast while it recovers from a crash, Postgres 15 can end its startup process
+        // and then wait for ever, with nobody attached.
+        if matches!(how, Stop::Fast) {
+            let _it_answers = self.connect_soon().await;
+        }
         let server = Arc::clone(&self.0);
         spawn_blocking(move || server.stop(how)).await.unwrap().unwrap();
         sleep(down).await;
