@@ -3,6 +3,8 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
+use crate::change::cursor::Source;
+use crate::change::lsn::Lsn;
 use crate::change::relation::Relation;
 use crate::rule::quoted_name;
 
@@ -27,6 +29,9 @@ pub struct Select {
     pub order: Vec<Order>,
     /// How many at the most; absent: all, and too many are an error.
     pub limit: Option<usize>,
+    /// The stream that is to go on from the rows, and where it began. An answer that was asked for
+    /// before knows nothing of what was committed in between, and the stream does not bring it.
+    pub stream: Option<(Source, Lsn)>,
 }
 
 /// One column of an order.
@@ -59,7 +64,7 @@ impl Select {
     fn key(&self) -> impl Eq + std::hash::Hash + '_ {
         (
             (self.relation.id.0, self.relation.version, &self.role, &self.settings, &self.columns),
-            (&self.condition, &self.latest_by, &self.order, self.limit),
+            (&self.condition, &self.latest_by, &self.order, self.limit, self.stream),
         )
     }
 

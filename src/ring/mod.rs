@@ -55,6 +55,7 @@ impl Default for Settings {
 pub struct Ring {
     settings: Settings,
     source: Source,
+    begin: Lsn,
     tail: Position,
     head: Position,
     bytes: usize,
@@ -112,10 +113,11 @@ impl Ring {
     /// An empty ring of `source`, to which everything that ends after `tail` will be appended.
     #[must_use]
     pub const fn new(settings: Settings, source: Source, tail: Lsn) -> Ring {
-        let tail = Position::after(tail);
+        let (begin, tail) = (tail, Position::after(tail));
         Ring {
             settings,
             source,
+            begin,
             tail,
             head: tail,
             bytes: 0,
@@ -129,6 +131,12 @@ impl Ring {
     #[must_use]
     pub const fn source(&self) -> Source {
         self.source
+    }
+
+    /// Where it began when it was empty.
+    #[must_use]
+    pub const fn begin(&self) -> Lsn {
+        self.begin
     }
 
     /// The oldest position that can be read on from.

@@ -93,7 +93,9 @@ impl Shard {
         let catalog = self.shared.catalog.current();
         let context = Context { catalog: &catalog, policies: &self.shared.policies };
         let rows_max = self.shared.asker.rows_max();
-        question::question(context, claims, (request, snapshot), plan, rows_max)
+        let select = question::question(context, claims, (request, snapshot), plan, rows_max)?;
+        let stream = self.ring.as_ref().map(|ring| (ring.source(), ring.begin()));
+        Ok(Select { stream, ..select })
     }
 
     /// Writes the question for a subscription as it is now.

@@ -76,6 +76,7 @@ pub(crate) fn question(
         latest_by,
         order,
         limit: snapshot.limit,
+        stream: None,
     })
 }
 

@@ -445,3 +445,39 @@ async fn ddl_and_truncate_meanwhile_make_it_ask_again() {
         assert_eq!(rows.into_values().collect::<Vec<_>>(), [expected], "{change}");
     }
 }
+
+/// A slot that is made anew begins later than an answer that is under way: what was committed in
+/// between would be in neither.
+#[tokio::test]
+async fn an_answer_from_before_another_history_is_not_shared() {
+    let schema = "CREATE TABLE items (id int PRIMARY KEY, owner int, kind int, body text); \
+                  CREATE FUNCTION gate() RETURNS bool LANGUAGE plpgsql AS $$ BEGIN \
+                  PERFORM pg_advisory_lock_shared(7); PERFORM pg_advisory_unlock_shared(7); \
+                  RETURN true; END $$; \
+                  ALTER TABLE items ENABLE ROW LEVEL SECURITY; \
+                  CREATE POLICY waits ON items USING (gate())";
+    let tables = "[[table]]\nname = 'public.items'\npolicy = 'id > 0'\n";
+    let plan = Plan { schema, tables, ..Plan::default() };
+    let deployment = Deployment::start(plan).await;
+    deployment.execute(&["INSERT INTO items VALUES (1, 1, 1, 'a')"]).await;
+    let keeper = sql(&deployment).await;
+    keeper.batch_execute("SELECT pg_advisory_lock(7)").await.unwrap();
+    let mut client = deployment.client().await;
+    client.subscribed(request("s", "items", &json!({}))).await;
+    let waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+    while keeper.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+        tokio::task::yield_now().await;
+    }
+    let slot = &deployment.config.database.slot;
+    let replace = format!(
+        "DO $$ BEGIN PERFORM pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots \
+         WHERE active AND slot_name = '{slot}'; PERFORM pg_drop_replication_slot('{slot}'); \
+         INSERT INTO items VALUES (2, 1, 1, 'b'); END $$"
+    );
+    deployment.execute(&[&replace]).await;
+    let resync = client.expect("resync").await;
+    assert_eq!(resync["reason"], "other_history");
+    keeper.batch_execute("SELECT pg_advisory_unlock(7)").await.unwrap();
+    let (rows, _) = until_synced(&mut client).await;
+    assert_eq!(ids(&rows), [1, 2]);
+}
