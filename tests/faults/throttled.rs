@@ -56,7 +56,7 @@ impl Throttled {
         let last = self.last.entry(key.clone()).or_default();
         *last = place.max(*last);
         let newest = self.newest.insert(key, place);
-        newest.is_none_or(|newest| newest < place || (self.polls && newest == place))
+        newest.is_none_or(|newest| newest < place || self.polls)
     }
 
     /// The rows whose last change did not come, of those that changed from a place on.
