@@ -41,7 +41,8 @@ pub(crate) async fn answer(
         fields.insert("since".to_owned(), cursor.into());
     }
     let subscribe = asked::subscription(fields)?;
-    let begins_with_rows = subscribe.snapshot.is_some();
+    // Who resumes gets the head at once: nothing may come for a while, and it may never be rows.
+    let begins_with_rows = subscribe.snapshot.is_some() && subscribe.since.is_none();
     let buffer = Rc::new(Buffer::new(line));
     let wire: Rc<dyn Wire> = Rc::<Buffer>::clone(&buffer);
     let visit = Visit::open(front, line, wire, claims)?;
