@@ -24,6 +24,8 @@ mod large;
 mod policies;
 mod rules;
 mod program;
+#[path = "../simulation/random.rs"]
+mod random;
 mod server;
 mod shutdown;
 mod slow;

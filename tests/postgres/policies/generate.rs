@@ -5,7 +5,7 @@ use crate::policies::oracle::Tally;
 use crate::policies::oracle::roles;
 use crate::policies::shapes::DECIDED;
 use crate::policies::subject;
-use crate::rules::generate::Random;
+use crate::random::Random;
 
 /// How many verdicts are compared at least, unless `POLICY_VERDICTS` says more.
 const VERDICTS_MIN: usize = 12_000;

@@ -6,7 +6,7 @@ use crate::policies::oracle::Oracle;
 use crate::policies::oracle::Tally;
 use crate::policies::oracle::roles;
 use crate::policies::subject;
-use crate::rules::generate::Random;
+use crate::random::Random;
 
 /// Policies that are decided; not for all claims, because some make PostgreSQL raise an error.
 pub(crate) const DECIDED: &[&str] = &[

@@ -5,6 +5,7 @@
     reason = "a test may panic, and shows its seed"
 )]
 
+use crate::random::Random;
 use crate::rules::table::SAMPLES;
 use crate::rules::table::Sample;
 use crate::rules::table::quoted;
@@ -92,11 +93,6 @@ fn values(name: &str) -> &'static [&'static str] {
     SAMPLES.iter().find(|sample| sample.name == name).unwrap().values
 }
 
-/// A source of choices, the same for the same seed (`SplitMix64`).
-pub(crate) struct Random {
-    state: u64,
-}
-
 impl Random {
     /// Seeded by `WALCAST_SEED`, or from the clock; prints which.
     pub(crate) fn seeded() -> Random {
@@ -107,27 +103,7 @@ impl Random {
             now.as_secs() * 1_000_000 + u64::from(now.subsec_micros())
         });
         println!("WALCAST_SEED={state}");
-        Random { state }
-    }
-
-    fn next(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() % u64::try_from(bound).unwrap()).unwrap()
-    }
-
-    pub(crate) fn one_in(&mut self, count: usize) -> bool {
-        self.below(count) == 0
-    }
-
-    pub(crate) fn pick<T: Copy>(&mut self, all: &[T]) -> T {
-        all[self.below(all.len())]
+        Random::new(state)
     }
 
     fn sample(&mut self) -> &'static Sample {

@@ -22,7 +22,7 @@ use walcast::rule::Verdict;
 use walcast::rule::parse_filter;
 use walcast::rule::parse_where;
 
-use crate::rules::generate::Random;
+use crate::random::Random;
 use crate::rules::table::Subject;
 use crate::support;
 

@@ -13,7 +13,7 @@ use walcast::change::types::Collation;
 use walcast::change::types::Kind;
 use walcast::change::types::Type;
 
-use crate::rules::generate::Random;
+use crate::random::Random;
 
 /// How many rows are judged.
 const ROWS: usize = 64;
