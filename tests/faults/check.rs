@@ -11,6 +11,8 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use crate::clients::UNANSWERED;
+use crate::clients::UNANSWERED_AFTER;
 use crate::due::Due;
 use crate::due::due;
 use crate::due::frame_of;
@@ -31,6 +33,8 @@ use crate::truth::Truth;
 
 /// Violations of one subscription that are told; the others would be the same ones.
 const TOLD_MAX: usize = 3;
+/// How long a fault excuses that a request has no answer: walcast and Postgres start, and catch up.
+const AFTERMATH: Duration = Duration::from_secs(5);
 
 /// What was counted, and what was wrong.
 #[derive(Debug, Default)]
@@ -40,6 +44,8 @@ pub(crate) struct Findings {
     pub(crate) resumes: u64,
     /// By transport.
     pub(crate) connections: BTreeMap<String, u64>,
+    /// Connections that ended, by what the client knows of it.
+    pub(crate) lost: BTreeMap<String, u64>,
     /// By reason.
     pub(crate) resyncs: BTreeMap<String, u64>,
     /// By code.
@@ -164,11 +170,25 @@ impl<'a> Checker<'a> {
                         self.frame(follower, entry.at, &frame);
                     }
                 }
-                Seen::Lost(_) => {}
+                Seen::Lost(why) => self.lost(number, entry.at, why),
             }
         }
         for follower in &mut followers {
             self.end(follower);
+        }
+    }
+
+    /// Counts a connection that ended. A request that nobody answered must have had a cause.
+    fn lost(&mut self, number: usize, at: Instant, why: &str) {
+        let kind = why.split([':', '{', '(']).next().unwrap_or(why).trim();
+        *self.findings.lost.entry(kind.to_owned()).or_default() += 1;
+        if why == UNANSWERED {
+            let asked_at = at - UNANSWERED_AFTER - AFTERMATH;
+            let excused = |done: &Done| done.began_at <= at && done.ended_at >= asked_at;
+            if !self.done.iter().any(excused) {
+                let text = format!("client {number}: {UNANSWERED}, though nothing was wrong");
+                self.findings.violations.push(text);
+            }
         }
     }
 

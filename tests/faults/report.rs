@@ -12,6 +12,7 @@ pub(crate) struct Report {
     faults: BTreeMap<String, u64>,
     counts: BTreeMap<&'static str, u64>,
     connections: BTreeMap<String, u64>,
+    lost: BTreeMap<String, u64>,
     resyncs: BTreeMap<String, u64>,
     refusals: BTreeMap<String, u64>,
     ended: BTreeMap<String, u64>,
@@ -39,6 +40,7 @@ impl Report {
             one.faults.insert(format!("{fault:?}"), *count);
         }
         one.connections.clone_from(&findings.connections);
+        one.lost.clone_from(&findings.lost);
         one.resyncs.clone_from(&findings.resyncs);
         one.refusals.clone_from(&findings.refusals);
         for status in &outcome.ended {
@@ -60,6 +62,7 @@ impl Report {
         for (sum, more) in [
             (&mut self.faults, other.faults),
             (&mut self.connections, other.connections),
+            (&mut self.lost, other.lost),
             (&mut self.resyncs, other.resyncs),
             (&mut self.refusals, other.refusals),
             (&mut self.ended, other.ended),
@@ -81,6 +84,7 @@ impl fmt::Display for Report {
         for (title, map) in [
             ("faults", &self.faults),
             ("connections", &self.connections),
+            ("connections lost", &self.lost),
             ("resyncs", &self.resyncs),
             ("refusals", &self.refusals),
             ("walcast ended by itself", &self.ended),

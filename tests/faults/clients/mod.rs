@@ -32,6 +32,10 @@ use websocket::WebSocket;
 
 /// A connection without a sign of life for so long is given up: heartbeats come every second.
 const SILENCE: Duration = Duration::from_secs(5);
+/// A request that has no answer for so long is given up: one for rows waits for the database.
+pub(crate) const UNANSWERED_AFTER: Duration = Duration::from_secs(10);
+/// What is said then.
+pub(crate) const UNANSWERED: &str = "no answer to a request";
 /// How soon a subscription that was refused is tried again.
 const REFUSED_AGAIN: Duration = Duration::from_millis(400);
 
@@ -191,7 +195,8 @@ impl Client {
         let since = self.held[watch].cursor.clone();
         self.held[watch].again_at = None;
         self.contact.log.note(Seen::Asked { watch, since: since.clone() });
-        line.ask(&self.plan.watches[watch], since).await
+        let asked = line.ask(&self.plan.watches[watch], since);
+        timeout(UNANSWERED_AFTER, asked).await.unwrap_or_else(|_| Err(UNANSWERED.to_owned()))
     }
 
     async fn ask_again(&mut self, line: &mut Line) -> Result<(), String> {
