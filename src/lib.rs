@@ -15,6 +15,8 @@ pub mod auth;
 pub mod tls;
 // Counters.
 pub mod metrics;
+// Sockets that systemd opened and holds.
+pub mod inherit;
 
 // What just happened: recent transactions by position.
 pub mod ring;

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 /// modules that stand above it in this table, so the table cannot describe a cycle.
 const LAYERS: &[(&str, &[&str])] = &[
     ("metrics", &[]),
+    ("inherit", &[]),
     ("tls", &[]),
     ("change", &[]),
     ("rule", &["change"]),
@@ -27,15 +28,15 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "daemon",
         &[
-            "metrics", "tls", "change", "rule", "auth", "ring", "catalog", "ask", "route",
-            "dialect", "ingest", "serve", "config",
+            "metrics", "inherit", "tls", "change", "rule", "auth", "ring", "catalog", "ask",
+            "route", "dialect", "ingest", "serve", "config",
         ],
     ),
     (
         "cli",
         &[
-            "metrics", "tls", "change", "rule", "auth", "ring", "catalog", "ask", "route",
-            "dialect", "ingest", "serve", "config", "daemon",
+            "metrics", "inherit", "tls", "change", "rule", "auth", "ring", "catalog", "ask",
+            "route", "dialect", "ingest", "serve", "config", "daemon",
         ],
     ),
 ];
