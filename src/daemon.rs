@@ -1,8 +1,8 @@
 //! Builds the stages, owns every thread, and stops them in order.
 //!
 //! ```text
-//! control (the caller's runtime) ── catalogue, polled ─┐
-//! ingest  (a thread) ── Feed ──▶ shard (a thread each) ┘── sessions
+//! control (the caller's runtime) ── orders; the catalogue, polled ─┐
+//! ingest  (a thread) ── Feed ──▶ shard (a thread each) ────────────┘── sessions
 //! ```
 //!
 //! Nothing is served before the configuration is good, the database answers, and the address is
@@ -32,6 +32,10 @@ use crate::catalog::Catalog;
 use crate::catalog::CatalogError;
 use crate::catalog::dial::Dial;
 use crate::config::Config;
+use crate::control::Control;
+use crate::control::State;
+use crate::control::Stop;
+use crate::daemon::control::Desk;
 use crate::ingest;
 use crate::ingest::Meters;
 use crate::ingest::error::IngestError;
@@ -43,6 +47,8 @@ use crate::route::shard::Shared;
 use crate::serve;
 
 pub mod settings;
+mod control;
+mod reload;
 mod shard;
 
 /// Feeds that may wait for one shard. Each is a pointer; what they point to is bounded by ingest.
@@ -96,35 +102,75 @@ pub struct Daemon {
     meters: Arc<Meters>,
     live: Vec<watch::Receiver<bool>>,
     stages: JoinSet<Result<(), DaemonError>>,
-    control: JoinSet<()>,
+    /// What is done on the caller's runtime.
+    tasks: JoinSet<()>,
+    control: Control,
     drain: Duration,
     stop_serving: serve::Stop,
     stop_ingest: CancellationToken,
 }
 
-/// Runs a daemon until `stop` returns, then stops it in order; faster when it returns once more.
+/// What the process is told from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Stop in order; at once, when it comes once more.
+    Stop,
+    /// Read the configuration again.
+    Reload,
+}
+
+/// Runs a daemon until a signal or an order stops it, then stops it in order; faster when it is
+/// told once more.
+///
+/// `signals` gives one at each call, and loses none when it is given up.
 ///
 /// # Errors
 ///
 /// [`DaemonError`]; everything that was started is stopped then.
-pub async fn run(config: Config, mut stop: impl AsyncFnMut()) -> Result<(), DaemonError> {
+pub async fn run(
+    config: Config,
+    mut signals: impl AsyncFnMut() -> Signal,
+) -> Result<(), DaemonError> {
     let mut daemon = Daemon::start(config).await?;
+    let control = daemon.control();
+    let lives = async {
+        if let Err(error) = daemon.live().await {
+            return error;
+        }
+        systemd(&[sd_notify::NotifyState::Ready]);
+        daemon.ended().await
+    };
     let result = tokio::select! {
-        () = stop() => Ok(()),
-        result = daemon.live() => match result {
-            Ok(()) => {
-                systemd(&[sd_notify::NotifyState::Ready]);
-                tokio::select! {
-                    () = stop() => Ok(()),
-                    error = daemon.ended() => Err(error),
-                }
-            }
-            Err(error) => Err(error),
-        },
+        () = told_to_stop(&control, &mut signals, |stop| stop.is_some()) => Ok(()),
+        error = lives => Err(error),
     };
     systemd(&[sd_notify::NotifyState::Stopping]);
-    daemon.drain(stop()).await;
+    daemon.drain(told_to_stop(&control, &mut signals, |stop| stop == Some(Stop::Now))).await;
     result
+}
+
+/// Returns at a signal to stop, or when such an order has come. Reloads meanwhile.
+async fn told_to_stop(
+    control: &Control,
+    signals: &mut impl AsyncFnMut() -> Signal,
+    is_enough: impl Fn(Option<Stop>) -> bool,
+) {
+    let mut state = control.state();
+    let ordered = async {
+        if state.wait_for(|state: &State| is_enough(state.stop)).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    let signalled = async {
+        while signals().await == Signal::Reload {
+            // Whether it went well is in the log.
+            drop(control.reload().await);
+        }
+    };
+    tokio::select! {
+        () = ordered => {}
+        () = signalled => {}
+    }
 }
 
 impl Daemon {
@@ -140,6 +186,8 @@ impl Daemon {
         let catalog = Arc::new(Catalog::connect(settings::catalog(&config)?).await?);
         let metrics = Arc::new(Metrics::default());
         let (asker, pool) = pool(&config, &metrics)?;
+        let (control, orders) = Control::new();
+        let (paused, _is_paused) = watch::channel(false);
         let mut daemon = Daemon {
             address: config.listen.address,
             metrics: Arc::clone(&metrics),
@@ -147,7 +195,8 @@ impl Daemon {
             meters: Arc::default(),
             live: Vec::new(),
             stages: JoinSet::new(),
-            control: JoinSet::new(),
+            tasks: JoinSet::new(),
+            control,
             drain: config.drain,
             stop_serving: serve::Stop::default(),
             stop_ingest: CancellationToken::new(),
@@ -195,8 +244,9 @@ impl Daemon {
             stop: daemon.stop_ingest.clone(),
         };
         daemon.spawn("ingest".to_owned(), move || ingest::run_thread(stage).map_err(Into::into))?;
-        daemon.control.spawn(poll_catalog(catalog));
-        daemon.control.spawn(pool.run());
+        daemon.tasks.spawn(poll_catalog(catalog));
+        daemon.tasks.spawn(pool.run());
+        daemon.tasks.spawn(Desk { orders, config, paused }.run());
         Ok(daemon)
     }
 
@@ -204,6 +254,12 @@ impl Daemon {
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// A way to give orders.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        self.control.clone()
     }
 
     /// The counters.
@@ -291,7 +347,7 @@ impl Daemon {
         if timeout(STOP_STEP, stages).await.is_err() {
             tracing::warn!("stages did not end in time");
         }
-        self.control.shutdown().await;
+        self.tasks.shutdown().await;
     }
 
     /// Binds the address for one more shard. The first finds the port where the settings say 0.

@@ -17,6 +17,8 @@ pub mod tls;
 pub mod metrics;
 // Sockets that systemd opened and holds.
 pub mod inherit;
+// Orders to the running daemon.
+pub mod control;
 
 // What just happened: recent transactions by position.
 pub mod ring;

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 const LAYERS: &[(&str, &[&str])] = &[
     ("metrics", &[]),
     ("inherit", &[]),
+    ("control", &[]),
     ("tls", &[]),
     ("change", &[]),
     ("rule", &["change"]),
@@ -23,20 +24,23 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("serve", &["metrics", "auth", "route", "dialect"]),
     (
         "config",
-        &["tls", "change", "rule", "auth", "ring", "catalog", "ask", "route", "ingest", "serve"],
+        &[
+            "control", "tls", "change", "rule", "auth", "ring", "catalog", "ask", "route",
+            "ingest", "serve",
+        ],
     ),
     (
         "daemon",
         &[
-            "metrics", "inherit", "tls", "change", "rule", "auth", "ring", "catalog", "ask",
-            "route", "dialect", "ingest", "serve", "config",
+            "metrics", "control", "inherit", "tls", "change", "rule", "auth", "ring", "catalog",
+            "ask", "route", "dialect", "ingest", "serve", "config",
         ],
     ),
     (
         "cli",
         &[
-            "metrics", "inherit", "tls", "change", "rule", "auth", "ring", "catalog", "ask",
-            "route", "dialect", "ingest", "serve", "config", "daemon",
+            "metrics", "control", "inherit", "tls", "change", "rule", "auth", "ring", "catalog",
+            "ask", "route", "dialect", "ingest", "serve", "config", "daemon",
         ],
     ),
 ];

@@ -7,6 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{CliError, ConfigArguments};
 use crate::daemon;
+use crate::daemon::Signal;
 
 /// Delivers changes until stopped (SIGTERM, or Ctrl-C)
 #[derive(Debug, Args)]
@@ -33,14 +34,20 @@ impl Serve {
         runtime.block_on(async {
             let mut terminate = signal(SignalKind::terminate()).map_err(CliError::Process)?;
             let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::Process)?;
-            let stop = async || {
+            let mut hangup = signal(SignalKind::hangup()).map_err(CliError::Process)?;
+            let signals = async || {
                 let name = tokio::select! {
                     _ = terminate.recv() => "SIGTERM",
                     _ = interrupt.recv() => "SIGINT",
+                    _ = hangup.recv() => {
+                        tracing::info!(signal = "SIGHUP", "asked to reload");
+                        return Signal::Reload;
+                    }
                 };
                 tracing::info!(signal = name, "asked to stop");
+                Signal::Stop
             };
-            daemon::run(config, stop).await?;
+            daemon::run(config, signals).await?;
             Ok(ExitCode::SUCCESS)
         })
     }

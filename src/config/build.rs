@@ -11,7 +11,9 @@ use crate::ask;
 use crate::auth;
 use crate::auth::Material;
 use crate::config::read::Reader;
-use crate::config::{Access, Config, Database, Limits, Listen, Ring, TablePolicy, Window};
+use crate::config::{
+    Access, Config, Database, Layers, Limits, Listen, Ring, TablePolicy, Values, Window,
+};
 use crate::rule::ClaimPath;
 use crate::rule::Settings;
 use crate::rule::is_setting_name;
@@ -46,6 +48,8 @@ pub(super) fn config(reader: &mut Reader) -> Config {
         drain: Duration::from_secs(reader.integer("drain.seconds")),
         tables: tables(reader),
         warnings: Vec::new(),
+        values: Values::default(),
+        layers: Layers::default(),
     }
 }
 

@@ -60,6 +60,8 @@ pub struct Key {
     pub default: Option<&'static str>,
     /// What it is for.
     pub purpose: &'static str,
+    /// Whether a reload changes it in the running daemon; otherwise it takes a restart.
+    pub reloadable: bool,
 }
 
 const KIB: u64 = 1024;
@@ -84,7 +86,14 @@ const fn key(
     default: Option<&'static str>,
     purpose: &'static str,
 ) -> Key {
-    Key { name, kind, default, purpose }
+    Key { name, kind, default, purpose, reloadable: true }
+}
+
+impl Key {
+    /// The key, of which a running daemon can't change what it was started with.
+    const fn fixed(self) -> Key {
+        Key { reloadable: false, ..self }
+    }
 }
 
 /// All keys, in the order of the example file.
@@ -94,85 +103,99 @@ pub const KEYS: &[Key] = &[
         Kind::Url,
         None,
         "Where the database is and as which role its log is read: `postgres://walcast@host:5432/app`, or `host=/run/postgresql user=walcast dbname=app`. The role needs REPLICATION. `sslmode` is libpq's, `verify-full` for a server that is not on this machine. No password here: see `password_file`. Required.",
-    ),
+    )
+    .fixed(),
     key(
         "database.ask_url",
         Kind::Url,
         None,
         "As which role questions are asked (catalogue, snapshots): LOGIN, without REPLICATION and BYPASSRLS. Default: the same as `url`.",
-    ),
+    )
+    .fixed(),
     key(
         "database.password_file",
         Kind::File,
         None,
         "The password for `url`; one line end after it is dropped. Default: none is sent (peer or trust authentication).",
-    ),
+    )
+    .fixed(),
     key(
         "database.ask_password_file",
         Kind::File,
         None,
         "The password for `ask_url`. Default: the same as `password_file` where `ask_url` is not given.",
-    ),
+    )
+    .fixed(),
     key(
         "database.tls_ca_file",
         Kind::File,
         None,
         "PEM certificates that the database's own must descend from. Default: those that the system trusts.",
-    ),
+    )
+    .fixed(),
     key(
         "database.slot",
         Kind::Text,
         Some("walcast"),
         "The replication slot. One daemon at a time can read it.",
-    ),
+    )
+    .fixed(),
     key(
         "database.publication",
         Kind::Text,
         Some("walcast"),
         "The publication whose tables are delivered. A DBA creates it (`sql/`).",
-    ),
+    )
+    .fixed(),
     key(
         "database.create_slot",
         Kind::Boolean,
         Some("true"),
         "Whether the slot is created when it does not exist. With `false` the daemon stops and says so.",
-    ),
+    )
+    .fixed(),
     key(
         "window.bytes",
         bytes(0, 1024 * GIB),
         Some("67108864"),
         "How much write-ahead log Postgres keeps for us beyond what was routed, so that clients can resume across a restart of the daemon.",
-    ),
+    )
+    .fixed(),
     key(
         "window.seconds",
         seconds(0, 86_400),
         Some("60"),
         "For how long at most it is kept. Whichever of the two is less holds.",
-    ),
+    )
+    .fixed(),
     key(
         "ring.bytes_max",
         bytes(MIB, 1024 * GIB),
         Some("134217728"),
         "How much memory recent transactions may take; all shards share it. A client that comes back with an older cursor has to start again (`resync`).",
-    ),
+    )
+    .fixed(),
     key(
         "ring.seconds_max",
         seconds(1, 86_400),
         Some("600"),
         "For how long they are kept. Whichever of the two is less holds.",
-    ),
+    )
+    .fixed(),
     key(
         "listen.address",
         Kind::Text,
         Some("127.0.0.1:4480"),
         "The address and port where clients connect. `[::]:4480` is every interface; put TLS in front of it.",
-    ),
+    )
+    .fixed(),
     key(
         "listen.shards",
         count(0, 256, "shards"),
         Some("0"),
         "How many threads deliver. 0: one for each processor, but one on a machine with two.",
-    ),
+    )
+    .fixed(),
     key(
         "listen.origins",
         Kind::Texts,
@@ -286,7 +309,8 @@ pub const KEYS: &[Key] = &[
         bytes(16 * KIB, 64 * MIB),
         Some("1048576"),
         "How large the frame of one row may be. A larger row goes out as a reference with its key, and a value larger than this is not even held in memory.",
-    ),
+    )
+    .fixed(),
     key(
         "limits.outbox_total_bytes_max",
         bytes(MIB, 1024 * GIB),

@@ -22,6 +22,7 @@ pub mod mistake;
 mod build;
 mod read;
 mod source;
+mod values;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -37,6 +38,7 @@ use crate::rule::Expression;
 use crate::rule::Settings;
 
 pub use mistake::{ConfigError, Mistake, Origin};
+pub use values::Values;
 
 /// A configuration without a mistake.
 #[derive(Clone, Debug)]
@@ -63,6 +65,10 @@ pub struct Config {
     pub tables: Vec<TablePolicy>,
     /// What works and still should be looked at, a sentence each.
     pub warnings: Vec<String>,
+    /// Every key with its value and source.
+    pub values: Values,
+    /// Where all of this was read, and can be read again.
+    pub layers: Layers,
 }
 
 /// The database.
@@ -205,6 +211,8 @@ impl Config {
         let mut config = build::config(&mut reader);
         if reader.entries.mistakes.is_empty() {
             config.warnings = reader.warnings;
+            config.values = Values::of(&reader.entries, reader.contents);
+            config.layers = layers.clone();
             Ok(config)
         } else {
             let mut mistakes = reader.entries.mistakes;

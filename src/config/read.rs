@@ -1,5 +1,6 @@
 //! Typed values out of the layers, and a mistake for each that is not what its key wants.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -22,12 +23,14 @@ pub(super) struct Reader {
     pub(super) entries: Entries,
     /// What works and still should be looked at.
     pub(super) warnings: Vec<String>,
+    /// What stood in the files that were read, by key.
+    pub(super) contents: BTreeMap<String, Secret>,
     credentials: Option<PathBuf>,
 }
 
 impl Reader {
     pub(super) fn new(entries: Entries, credentials: Option<PathBuf>) -> Reader {
-        Reader { entries, warnings: Vec::new(), credentials }
+        Reader { entries, warnings: Vec::new(), contents: BTreeMap::new(), credentials }
     }
 
     /// Whether anything was given for the key.
@@ -147,7 +150,10 @@ impl Reader {
                 self.mistake(name, "the file is larger than 64 KiB".to_owned());
                 None
             }
-            Ok(bytes) => Some(bytes),
+            Ok(bytes) => {
+                self.contents.insert(name.to_owned(), Secret::new(bytes.clone()));
+                Some(bytes)
+            }
             Err(error) => {
                 self.mistake(name, format!("cannot be read: {error}"));
                 None

@@ -30,6 +30,20 @@ pub(crate) struct Deployment {
     /// The client role; it may select every table of the schema.
     pub(crate) role: String,
     pub(crate) config: Config,
+    pub(crate) files: Files,
+}
+
+/// The configuration file and the secret in it; they go with this.
+pub(crate) struct Files {
+    pub(crate) config: PathBuf,
+    pub(crate) secret: PathBuf,
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.config).unwrap();
+        std::fs::remove_file(&self.secret).unwrap();
+    }
 }
 
 /// What a deployment is made of.
@@ -67,9 +81,9 @@ impl Deployment {
             plan.schema
         );
         sql.batch_execute(&statements).await.unwrap();
-        let config = configuration(&database, &role, &plan);
+        let (config, files) = configuration(&database, &role, &plan);
         let daemon = start(&config).await;
-        Deployment { sql, daemon, role, config }
+        Deployment { sql, daemon, role, config, files }
     }
 
     /// Stops the daemon in order and starts another with the same settings.
@@ -120,7 +134,7 @@ async fn start(config: &Config) -> Daemon {
     daemon
 }
 
-fn configuration(database: &Database, role: &str, plan: &Plan<'_>) -> Config {
+fn configuration(database: &Database, role: &str, plan: &Plan<'_>) -> (Config, Files) {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let name = format!("{}-{}.toml", std::process::id(), database.name);
     let file = folder.join(&name);
@@ -141,9 +155,7 @@ fn configuration(database: &Database, role: &str, plan: &Plan<'_>) -> Config {
     let flags = plan.set.iter().map(|flag| (*flag).to_owned()).collect();
     let layers = Layers { file: Some(file.clone()), flags, ..Layers::default() };
     let config = Config::load(&layers).unwrap_or_else(|error| panic!("{error}"));
-    std::fs::remove_file(file).unwrap();
-    std::fs::remove_file(secret).unwrap();
-    config
+    (config, Files { config: file, secret })
 }
 
 /// A WebSocket client that reads what it is told, and fails rather than wait for ever.

@@ -26,6 +26,7 @@ mod rules;
 mod program;
 #[path = "../simulation/random.rs"]
 mod random;
+mod reload;
 mod server;
 mod shutdown;
 mod slow;

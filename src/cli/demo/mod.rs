@@ -34,6 +34,7 @@ use crate::cli::token::duration;
 use crate::config::ConfigError;
 use crate::daemon;
 use crate::daemon::DaemonError;
+use crate::daemon::Signal;
 
 use people::Person;
 use postgres::Afterwards;
@@ -221,7 +222,11 @@ impl Demo {
             seed: self.seed,
             rate: self.rate,
         };
-        let daemon = Box::pin(daemon::run(config, async || stop_daemon.cancelled().await));
+        let stopped = async || {
+            stop_daemon.cancelled().await;
+            Signal::Stop
+        };
+        let daemon = Box::pin(daemon::run(config, stopped));
         let traffic = Box::pin(simulator::run(traffic, stop_traffic.clone().cancelled_owned()));
         let time_is_up = async {
             match self.duration {
