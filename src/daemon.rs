@@ -45,6 +45,8 @@ use crate::ring::feed::Routed;
 use crate::route::policy::Policies;
 use crate::route::shard::Shared;
 use crate::serve;
+use crate::serve::inspect;
+use crate::serve::inspect::Inspector;
 
 pub mod settings;
 mod control;
@@ -101,6 +103,7 @@ pub struct Daemon {
     state: watch::Receiver<ingest::State>,
     meters: Arc<Meters>,
     live: Vec<watch::Receiver<bool>>,
+    inspector: Inspector,
     stages: JoinSet<Result<(), DaemonError>>,
     /// What is done on the caller's runtime.
     tasks: JoinSet<()>,
@@ -188,12 +191,15 @@ impl Daemon {
         let (asker, pool) = pool(&config, &metrics)?;
         let (control, orders) = Control::new();
         let (paused, _is_paused) = watch::channel(false);
+        let shards = settings::shards(&config);
+        let (inspector, mailboxes) = inspect::inspector(shards);
         let mut daemon = Daemon {
             address: config.listen.address,
             metrics: Arc::clone(&metrics),
             state: watch::channel(ingest::State::default()).1,
             meters: Arc::default(),
             live: Vec::new(),
+            inspector,
             stages: JoinSet::new(),
             tasks: JoinSet::new(),
             control,
@@ -201,11 +207,10 @@ impl Daemon {
             stop_serving: serve::Stop::default(),
             stop_ingest: CancellationToken::new(),
         };
-        let shards = settings::shards(&config);
         let (mut feeds, mut routed) = (Vec::new(), Vec::new());
         serve::listener::probe(daemon.address)
             .map_err(|source| DaemonError::Listen { address: daemon.address, source })?;
-        for number in 0..shards {
+        for (number, mailbox) in mailboxes.into_iter().enumerate() {
             let socket = daemon.bind()?;
             let (feed, fed) = mpsc::channel::<Feed>(FEEDS_MAX);
             let (live, is_live) = watch::channel(false);
@@ -226,6 +231,7 @@ impl Daemon {
                 settings: settings::shard(&config),
                 serve: settings::serve(&config, daemon.address),
                 stop: daemon.stop_serving.clone(),
+                mailbox,
             };
             daemon.spawn(format!("shard-{number}"), move || shard::run(stage))?;
             feeds.push(feed);
@@ -278,6 +284,12 @@ impl Daemon {
     #[must_use]
     pub fn meters(&self) -> &Meters {
         &self.meters
+    }
+
+    /// Who asks the shards what they are doing.
+    #[must_use]
+    pub fn inspector(&self) -> Inspector {
+        self.inspector.clone()
     }
 
     /// Returns when every shard has caught up with the log and accepts clients.

@@ -18,6 +18,8 @@ use crate::route::shard::Shard;
 use crate::route::shard::Shared;
 use crate::serve;
 use crate::serve::Front;
+use crate::serve::inspect;
+use crate::serve::inspect::Mailbox;
 
 /// What a shard's thread is started with.
 pub(super) struct Stage {
@@ -30,6 +32,8 @@ pub(super) struct Stage {
     pub(super) settings: route::shard::Settings,
     pub(super) serve: serve::Settings,
     pub(super) stop: serve::Stop,
+    /// Where questions of operators come in.
+    pub(super) mailbox: Mailbox,
 }
 
 /// Runs a shard until ingest is gone and all that it sent is routed.
@@ -43,8 +47,11 @@ async fn drive(stage: Stage) -> Result<(), DaemonError> {
     let address = stage.serve.address;
     let shard = Rc::new(RefCell::new(Shard::new(stage.settings, stage.shared)));
     let front = Rc::new(Front::new(Rc::clone(&shard), stage.verifier, stage.serve));
-    let serving = serve::run(front, stage.socket, stage.live, stage.stop);
+    let serving = serve::run(Rc::clone(&front), stage.socket, stage.live, stage.stop);
     let routing = route::run::run(Rc::clone(&shard), stage.feeds, SystemTime::now);
-    let (served, ()) = tokio::join!(serving, routing);
+    let served = tokio::select! {
+        (served, ()) = async { tokio::join!(serving, routing) } => served,
+        () = inspect::answer(&front, stage.mailbox) => Ok(()),
+    };
     served.map_err(|source| DaemonError::Listen { address, source })
 }

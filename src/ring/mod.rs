@@ -157,6 +157,25 @@ impl Ring {
         self.bytes
     }
 
+    /// How many transactions (or parts of them) are held.
+    #[must_use]
+    pub fn transactions(&self) -> usize {
+        self.held.len()
+    }
+
+    /// How long ago the oldest that is held arrived, and the newest; none where none is held.
+    #[must_use]
+    pub fn ages(&self) -> Option<(Duration, Duration)> {
+        let (oldest, newest) = (self.held.front()?, self.held.back()?);
+        Some((oldest.0.elapsed(), newest.0.elapsed()))
+    }
+
+    /// What it may hold.
+    #[must_use]
+    pub const fn settings(&self) -> Settings {
+        self.settings
+    }
+
     /// The place after the newest change.
     #[must_use]
     pub fn end(&self) -> Place {

@@ -218,6 +218,7 @@ impl Shard {
         if let Some(reader) = session.readers.first_mut() {
             reader.place = next;
         }
+        session.count_delivered(slice.count);
         self.shared.metrics.delivered(slice.count);
     }
 

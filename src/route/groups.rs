@@ -56,6 +56,11 @@ impl Groups {
         self.groups.get(id)
     }
 
+    /// Groups from a place on, with their places.
+    pub(crate) fn from(&self, place: GroupId) -> impl Iterator<Item = (GroupId, &Group)> {
+        self.groups.iter().skip_while(move |(at, _)| *at < place)
+    }
+
     /// One group, to be changed.
     pub(crate) fn get_mut(&mut self, id: GroupId) -> Option<&mut Group> {
         self.groups.get_mut(id)

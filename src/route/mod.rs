@@ -46,6 +46,7 @@ mod pause;
 mod slices;
 mod behind;
 mod drain;
+pub mod inspect;
 pub mod run;
 
 #[cfg(test)]

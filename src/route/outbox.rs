@@ -49,6 +49,8 @@ pub struct Outbox {
     #[expect(clippy::box_collection, reason = "8 bytes instead of 32 while nothing waits")]
     queue: Option<Box<VecDeque<Bytes>>>,
     queued: usize,
+    /// Bytes that the socket took.
+    written: u64,
     bytes_max: usize,
     budget: Rc<Budget>,
     broken: bool,
@@ -61,14 +63,20 @@ impl Outbox {
     /// that can wait where the budget is used up.
     #[must_use]
     pub fn new(wire: Rc<dyn Wire>, bytes_max: usize, budget: Rc<Budget>) -> Outbox {
-        let (queue, queued, broken, ended) = (None, 0, false, false);
-        Outbox { wire, queue, queued, bytes_max, budget, broken, ended }
+        let (queue, queued, written, broken, ended) = (None, 0, 0, false, false);
+        Outbox { wire, queue, queued, written, bytes_max, budget, broken, ended }
     }
 
     /// How many bytes wait.
     #[must_use]
     pub const fn queued(&self) -> usize {
         self.queued
+    }
+
+    /// How many bytes the socket took.
+    #[must_use]
+    pub const fn written(&self) -> u64 {
+        self.written
     }
 
     /// Whether so little waits that a session that is behind may read on.
@@ -114,10 +122,12 @@ impl Outbox {
         }
         match self.wire.write(&[IoSlice::new(frames)]) {
             Ok(0) if self.budget.is_used_up() => return Pushed::Full,
-            Ok(written) if written < frames.len() => {
-                self.enqueue(frames.slice(written..));
+            Ok(written) => {
+                self.count(written);
+                if written < frames.len() {
+                    self.enqueue(frames.slice(written..));
+                }
             }
-            Ok(_) => {}
             Err(_) => self.fail(),
         }
         Pushed::Taken
@@ -182,6 +192,7 @@ impl Outbox {
             if queue.is_empty() {
                 self.queue = None;
             }
+            self.count(written);
             if written < offered {
                 return Ok(false);
             }
@@ -201,6 +212,10 @@ impl Outbox {
     /// Wakes the session's task.
     pub fn wake(&self) {
         self.wire.wake();
+    }
+
+    fn count(&mut self, written: usize) {
+        self.written += u64::try_from(written).unwrap_or(u64::MAX);
     }
 
     /// Queues bytes. The session's task sleeps where nothing waited, and must look at its socket.

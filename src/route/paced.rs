@@ -196,6 +196,7 @@ impl Shard {
         let waits = !stalled && !paced.catching_up;
         let alarm = conflation.next_timer().filter(|_| waits);
         let full = stalled && conflation.bytes() > bytes_max;
+        session.count_delivered(sent);
         self.set_alarm(key, id, alarm);
         full
     }

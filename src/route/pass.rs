@@ -363,7 +363,10 @@ impl Shard {
         let pending = std::mem::take(&mut session.pending);
         let (bytes, frames) = gather(&self.pass.payloads, &pending);
         match session.outbox.push(&bytes) {
-            Pushed::Taken => self.shared.metrics.delivered(frames),
+            Pushed::Taken => {
+                session.count_delivered(frames);
+                self.shared.metrics.delivered(frames);
+            }
             Pushed::Full => {
                 if let Some(place) = self.pass.start {
                     self.fall_behind(key, place);

@@ -96,7 +96,7 @@ impl Shard {
     }
 
     /// The cursor of a reader that is at `place`. Where that was evicted, one that is too old, too.
-    fn cursor_before(&self, place: Place) -> Option<Cursor> {
+    pub(crate) fn cursor_before(&self, place: Place) -> Option<Cursor> {
         let ring = self.ring.as_ref()?;
         let position = match ring.get(place.transaction) {
             Some(transaction) => transaction.position_after(place.change),

@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 
 use crate::catalog::TableName;
+use crate::catalog::snapshot::RowSecurity;
+use crate::catalog::snapshot::Table;
 use crate::rule::Expression;
 use crate::rule::Settings;
 
@@ -15,6 +17,32 @@ pub enum Policy {
     Open,
     /// The rows for which the rule is true, over the row and the claims.
     Rule(Expression),
+}
+
+/// Who decides which rows of a table a client may see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tier {
+    /// Nobody: clients are refused.
+    Closed,
+    /// A grant alone.
+    Open,
+    /// A policy of the configuration.
+    Configuration,
+    /// The database's own policies, read here.
+    RowSecurity,
+}
+
+impl Tier {
+    /// The word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Tier::Closed => "closed",
+            Tier::Open => "open",
+            Tier::Configuration => "configuration",
+            Tier::RowSecurity => "row security",
+        }
+    }
 }
 
 /// The policies of all tables. A table that is not among them is closed, unless the database's own
@@ -43,6 +71,18 @@ impl Policies {
     #[must_use]
     pub const fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// Who decides which rows of `table` a client may see.
+    #[must_use]
+    pub fn tier(&self, table: &Table) -> Tier {
+        let (schema, name) = (table.relation.schema.clone(), table.relation.name.clone());
+        match self.of(&TableName { schema, name }) {
+            Some(Policy::Rule(_)) => Tier::Configuration,
+            _ if table.row_security != RowSecurity::Off => Tier::RowSecurity,
+            Some(Policy::Open) => Tier::Open,
+            None => Tier::Closed,
+        }
     }
 
     /// What the settings say of `table`.

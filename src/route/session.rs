@@ -1,5 +1,6 @@
 //! One client connection, as its shard knows it.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use smallvec::SmallVec;
@@ -21,6 +22,48 @@ pub struct SessionKey {
     pub(crate) generation: u32,
 }
 
+/// By what a session is connected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// Nobody said.
+    #[default]
+    Unsaid,
+    /// A WebSocket.
+    WebSocket,
+    /// A stream of events.
+    Events,
+    /// An answer with changes, that is waited for.
+    Changes,
+    /// An answer with rows.
+    Rows,
+    /// The operators' console.
+    Console,
+}
+
+impl Transport {
+    /// The word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Transport::Unsaid => "",
+            Transport::WebSocket => "websocket",
+            Transport::Events => "events",
+            Transport::Changes => "changes",
+            Transport::Rows => "rows",
+            Transport::Console => "console",
+        }
+    }
+}
+
+/// Where a session comes from, for operators. Nothing is decided by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// By what it is connected.
+    pub transport: Transport,
+    /// From where, if that is known.
+    pub address: Option<SocketAddr>,
+}
+
 /// Why the shard wants a session closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Close {
@@ -32,6 +75,8 @@ pub enum Close {
     Silent,
     /// The daemon stops; come back.
     Restart,
+    /// An operator ended it.
+    Killed,
 }
 
 /// One client connection.
@@ -57,6 +102,9 @@ pub(crate) struct Session {
     /// Whether a throttled subscription has something to send that the outbox had no room for.
     pub(crate) stalled: bool,
     pub(crate) close: Option<Close>,
+    /// Row frames that it was sent.
+    pub(crate) delivered: u64,
+    pub(crate) peer: Peer,
 }
 
 /// One subscription of a session.
@@ -93,6 +141,11 @@ impl Session {
     /// The subscription of that name, to be changed.
     pub(crate) fn subscription_mut(&mut self, id: &str) -> Option<&mut Subscription> {
         self.subscriptions.iter_mut().find(|subscription| &*subscription.id == id)
+    }
+
+    /// Counts row frames that went into its outbox.
+    pub(crate) fn count_delivered(&mut self, frames: usize) {
+        self.delivered += u64::try_from(frames).unwrap_or(u64::MAX);
     }
 
     /// Takes a name out of whatever reader has it.

@@ -54,6 +54,7 @@ use crate::route::policy::Policies;
 use crate::route::reduce::AROUND_BODY;
 use crate::route::reduce::Writing;
 use crate::route::session::Close;
+use crate::route::session::Peer;
 use crate::route::session::Session;
 use crate::route::session::SessionKey;
 use crate::route::slices::Slices;
@@ -275,9 +276,18 @@ impl Shard {
             scheduled: false,
             stalled: false,
             close: None,
+            delivered: 0,
+            peer: Peer::default(),
         });
         let place = u32::try_from(place).expect("a shard has fewer than 2^32 sessions");
         SessionKey { place, generation }
+    }
+
+    /// Notes where a session comes from.
+    pub fn introduce(&mut self, key: SessionKey, peer: Peer) {
+        if let Some(session) = self.session_mut(key) {
+            session.peer = peer;
+        }
     }
 
     /// Ends a session and all that it asked for.

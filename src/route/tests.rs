@@ -54,6 +54,7 @@ use crate::route::subscription::Request;
 use crate::route::subscription::Subscribe;
 
 mod crowd;
+mod inspect;
 mod throttle;
 
 const SOURCE: Source = Source { system: 7, timeline: 1 };

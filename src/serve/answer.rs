@@ -66,6 +66,9 @@ pub(crate) fn refuse_closed(close: Close, retry_ms: Option<u64>) -> Answer {
         Close::Expired | Close::Unauthenticated => {
             refuse(StatusCode::UNAUTHORIZED, "bad_token", "the token expired")
         }
+        Close::Killed => {
+            refuse(StatusCode::SERVICE_UNAVAILABLE, "killed", "an operator ended the session")
+        }
         Close::Silent | Close::Restart => {
             let mut answer = refuse_restart();
             if let Some(retry_ms) = retry_ms {

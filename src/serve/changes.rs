@@ -20,6 +20,7 @@ use tokio::time::timeout_at;
 
 use crate::dialect::native::events;
 use crate::route::outbox::Wire;
+use crate::route::session::Transport;
 use crate::serve::Front;
 use crate::serve::answer;
 use crate::serve::answer::Answer;
@@ -62,7 +63,7 @@ pub(crate) async fn answer(
     let subscribe = asked::subscription(fields)?;
     let buffer = Rc::new(Buffer::new(line));
     let wire: Rc<dyn Wire> = Rc::<Buffer>::clone(&buffer);
-    let visit = Visit::open(front, line, wire, claims)?;
+    let visit = Visit::open(front, line, wire, (claims, Transport::Changes))?;
     visit.subscribe(subscribe)?;
     let is_known = known.is_some() && known == since;
     let changes = gather(&visit, &buffer, since, Instant::now() + wait).await?;

@@ -16,5 +16,6 @@ pub(crate) const fn goodbye(close: Close) -> End {
         Close::Unauthenticated => End { code: 4401, reason: "token_required" },
         Close::Silent => End { code: 1001, reason: "silent" },
         Close::Restart => End { code: 1012, reason: "restart" },
+        Close::Killed => End { code: 4410, reason: "killed" },
     }
 }

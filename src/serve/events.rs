@@ -13,6 +13,7 @@ use hyper::header::HeaderName;
 
 use crate::dialect::native::events;
 use crate::route::outbox::Wire;
+use crate::route::session::Transport;
 use crate::serve::Front;
 use crate::serve::answer::Answer;
 use crate::serve::answer::set;
@@ -45,7 +46,7 @@ pub(crate) async fn answer(
     let begins_with_rows = subscribe.snapshot.is_some() && subscribe.since.is_none();
     let buffer = Rc::new(Buffer::new(line));
     let wire: Rc<dyn Wire> = Rc::<Buffer>::clone(&buffer);
-    let visit = Visit::open(front, line, wire, claims)?;
+    let visit = Visit::open(front, line, wire, (claims, Transport::Events))?;
     visit.send(events::opening(retry_ms(visit.number())));
     visit.subscribe(subscribe)?;
     if begins_with_rows {

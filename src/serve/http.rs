@@ -52,7 +52,7 @@ const LAST_REQUEST: Duration = Duration::from_secs(1);
 /// Serves one connection until it ends or becomes a WebSocket.
 pub(crate) async fn connection(front: Rc<Front>, socket: TcpStream) {
     bound_silence(&front, &socket);
-    let line = Rc::new(Line::default());
+    let line = Rc::new(Line::new(socket.peer_addr().ok()));
     let service = service_fn(|request| {
         let (front, line) = (Rc::clone(&front), Rc::clone(&line));
         async move { Ok::<_, Infallible>(respond(&front, &line, request).await) }
@@ -113,7 +113,7 @@ async fn respond(front: &Rc<Front>, line: &Rc<Line>, request: Request<Incoming>)
     }
     let is_asked = matches!(*request.method(), Method::GET | Method::POST);
     let answered = match path {
-        "/v1/ws" if request.method() == Method::GET => upgrade(front, request, &asker),
+        "/v1/ws" if request.method() == Method::GET => upgrade(front, line, request, &asker),
         "/v1/ws" => Ok(answer::refuse_method("GET")),
         "/v1/events" if is_asked => events::answer(front, line, request).await,
         "/v1/changes" if is_asked => changes::answer(front, line, request).await,
@@ -140,6 +140,7 @@ fn preflight() -> Answer {
 
 fn upgrade(
     front: &Rc<Front>,
+    line: &Line,
     mut request: Request<Incoming>,
     asker: &Asker,
 ) -> Result<Answer, Box<Answer>> {
@@ -168,7 +169,7 @@ fn upgrade(
     }
     let upgrade = hyper::upgrade::on(&mut request);
     // A task of its own, so that what HTTP needed is freed.
-    front.tasks.spawn_local(websocket::begin(Rc::clone(front), upgrade, claims));
+    front.tasks.spawn_local(websocket::begin(Rc::clone(front), upgrade, (claims, line.address())));
     Ok(response)
 }
 

@@ -36,6 +36,7 @@ mod answer;
 mod end;
 mod websocket;
 mod drain;
+pub mod inspect;
 pub mod wire;
 mod visit;
 mod buffer;
@@ -102,7 +103,7 @@ impl Front {
 
     /// Lets a connection be a WebSocket session, as after a handshake that brought these claims.
     pub fn attach(self: &Rc<Front>, socket: impl Socket, claims: Option<Claims>) {
-        websocket::start(self, socket, Vec::new(), claims);
+        websocket::start(self, socket, Vec::new(), (claims, None));
     }
 }
 

@@ -20,6 +20,7 @@ use serde_json::value::RawValue;
 
 use crate::dialect::native::events;
 use crate::route::outbox::Wire;
+use crate::route::session::Transport;
 use crate::serve::Front;
 use crate::serve::answer::Answer;
 use crate::serve::answer::refuse;
@@ -51,7 +52,7 @@ pub(crate) async fn answer(
     let subscribe = asked::subscription(fields)?;
     let buffer = Rc::new(Buffer::new(line));
     let wire: Rc<dyn Wire> = Rc::<Buffer>::clone(&buffer);
-    let visit = Visit::open(front, line, wire, claims)?;
+    let visit = Visit::open(front, line, wire, (claims, Transport::Rows))?;
     visit.subscribe(subscribe)?;
     visit.begun(&buffer).await?;
     let form = Form::Rows(Rows::default());

@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -16,7 +17,9 @@ use crate::dialect::native::events;
 use crate::dialect::native::events::EVENTS;
 use crate::route::outbox::Wire;
 use crate::route::session::Close;
+use crate::route::session::Peer;
 use crate::route::session::SessionKey;
+use crate::route::session::Transport;
 use crate::route::subscription::Subscribe;
 use crate::serve::Front;
 use crate::serve::answer;
@@ -28,12 +31,24 @@ use crate::serve::buffer::type_of;
 #[derive(Debug, Default)]
 pub(crate) struct Line {
     session: Cell<Option<SessionKey>>,
+    /// Where the connection comes from, if that is known.
+    address: Option<SocketAddr>,
     /// Wakes the connection's task, so that it looks whether the session is to be closed. A client
     /// that reads nothing keeps the answer's body from ever being asked for more.
     pub(crate) woken: Notify,
 }
 
 impl Line {
+    /// A connection from an address, if that is known.
+    pub(crate) fn new(address: Option<SocketAddr>) -> Line {
+        Line { address, ..Line::default() }
+    }
+
+    /// Where the connection comes from, if that is known.
+    pub(crate) const fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
     /// Whether the connection's session is to be closed.
     pub(crate) fn is_closing(&self, front: &Front) -> bool {
         let shard = front.shard.borrow();
@@ -60,13 +75,18 @@ impl Visit {
         front: &Rc<Front>,
         line: &Rc<Line>,
         wire: Rc<dyn Wire>,
-        claims: Claims,
+        (claims, transport): (Claims, Transport),
     ) -> Result<Visit, Box<Answer>> {
         // What begins now would not be told of the stop any more.
         if front.closing.is_cancelled() {
             return Err(Box::new(answer::refuse_restart()));
         }
-        let key = front.shard.borrow_mut().open(wire, Some(claims), &EVENTS);
+        let key = {
+            let mut shard = front.shard.borrow_mut();
+            let key = shard.open(wire, Some(claims), &EVENTS);
+            shard.introduce(key, Peer { transport, address: line.address });
+            key
+        };
         line.session.set(Some(key));
         Ok(Visit { front: Rc::clone(front), line: Rc::clone(line), key })
     }

@@ -3,6 +3,7 @@
 //! The session's future is alive for as long as its client is connected, ten thousand times over,
 //! so what is rare in it is boxed and what is read is small.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -31,7 +32,9 @@ use crate::dialect::native::write;
 use crate::dialect::native::write::Welcome;
 use crate::route::outbox::Wire;
 use crate::route::session::Close;
+use crate::route::session::Peer;
 use crate::route::session::SessionKey;
+use crate::route::session::Transport;
 use crate::serve::Front;
 use crate::serve::end::End;
 use crate::serve::end::goodbye;
@@ -50,7 +53,11 @@ const FAREWELL: Duration = Duration::from_secs(3);
 const LATE_RETRY: Duration = Duration::from_secs(2);
 
 /// Takes over a connection that was upgraded.
-pub(crate) async fn begin(front: Rc<Front>, upgrade: OnUpgrade, claims: Option<Claims>) {
+pub(crate) async fn begin(
+    front: Rc<Front>,
+    upgrade: OnUpgrade,
+    (claims, address): (Option<Claims>, Option<SocketAddr>),
+) {
     let Ok(upgraded) = upgrade.await else { return };
     let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
     let Parts { io, read_buf, .. } = parts;
@@ -62,7 +69,7 @@ pub(crate) async fn begin(front: Rc<Front>, upgrade: OnUpgrade, claims: Option<C
     let early = read_buf.to_vec();
     drop(read_buf);
     // A task of its own once more: this one's future also has room for the handshake.
-    start(&front, socket, early, claims);
+    start(&front, socket, early, (claims, address));
 }
 
 /// Lets a connection be a session, of which `early` was read already.
@@ -70,9 +77,11 @@ pub(crate) fn start(
     front: &Rc<Front>,
     socket: impl Socket,
     early: Vec<u8>,
-    claims: Option<Claims>,
+    (claims, address): (Option<Claims>, Option<SocketAddr>),
 ) {
     let session = Session::open(Rc::clone(front), socket, early, claims);
+    let peer = Peer { transport: Transport::WebSocket, address };
+    front.shard.borrow_mut().introduce(session.key, peer);
     front.tasks.spawn_local(session.run());
 }
 
