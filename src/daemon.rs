@@ -5,18 +5,16 @@
 //! ingest  (a thread) ── Feed ──▶ shard (a thread each) ────────────┘── sessions
 //! ```
 //!
-//! Nothing is served before the configuration is good, the database answers, and the address is
-//! bound. A stage that ends although nobody asked it to ends the daemon: half a daemon would look
+//! Nothing is served before the configuration is good, the address is bound and the database answers:
+//! for that it is waited (`daemon/begin.rs`). A stage that ends although nobody asked it to ends the daemon: half a daemon would look
 //! alive.
 
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::sync::oneshot;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -38,7 +36,9 @@ use crate::control::Stop;
 use crate::daemon::control::Desk;
 use crate::ingest;
 use crate::ingest::Meters;
+use crate::ingest::Standing;
 use crate::ingest::error::IngestError;
+use crate::ingest::state::Board;
 use crate::metrics::Metrics;
 use crate::ring::feed::Feed;
 use crate::ring::feed::Routed;
@@ -51,6 +51,7 @@ use crate::serve::inspect::Inspector;
 pub mod settings;
 mod control;
 mod reload;
+mod begin;
 mod shard;
 
 /// Feeds that may wait for one shard. Each is a pointer; what they point to is bounded by ingest.
@@ -100,7 +101,7 @@ pub enum DaemonError {
 pub struct Daemon {
     address: SocketAddr,
     metrics: Arc<Metrics>,
-    state: watch::Receiver<ingest::State>,
+    board: Board,
     meters: Arc<Meters>,
     live: Vec<watch::Receiver<bool>>,
     inspector: Inspector,
@@ -134,10 +135,10 @@ pub async fn run(
     config: Config,
     mut signals: impl AsyncFnMut() -> Signal,
 ) -> Result<(), DaemonError> {
-    let mut daemon = Daemon::start(config).await?;
+    let mut daemon = Daemon::start(&config)?;
     let control = daemon.control();
     let lives = async {
-        if let Err(error) = daemon.live().await {
+        if let Err(error) = begin::until_live(&mut daemon).await {
             return error;
         }
         systemd(&[sd_notify::NotifyState::Ready]);
@@ -177,26 +178,27 @@ async fn told_to_stop(
 }
 
 impl Daemon {
-    /// Starts every stage. Clients are accepted when [`Daemon::live`] returns.
+    /// Starts every stage, in the runtime of the caller. Clients are accepted when [`Daemon::live`]
+    /// returns.
     ///
     /// # Errors
     ///
     /// [`DaemonError`] where the configuration, the database or the address can't be used.
-    pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
-        let policies: Arc<Policies> = Arc::new(settings::policies(&config));
-        let ingest_settings = settings::ingest(&config)?;
+    pub fn start(config: &Config) -> Result<Daemon, DaemonError> {
+        let policies: Arc<Policies> = Arc::new(settings::policies(config));
+        let ingest_settings = settings::ingest(config)?;
         let verifier = Arc::new(Verifier::new(config.auth.clone())?);
-        let catalog = Arc::new(Catalog::connect(settings::catalog(&config)?).await?);
+        let catalog = Arc::new(Catalog::new(settings::catalog(config)?)?);
         let metrics = Arc::new(Metrics::default());
-        let (asker, pool) = pool(&config, &metrics)?;
+        let (asker, pool) = pool(config, &metrics)?;
         let (control, orders) = Control::new();
         let (paused, _is_paused) = watch::channel(false);
-        let shards = settings::shards(&config);
+        let shards = settings::shards(config);
         let (inspector, mailboxes) = inspect::inspector(shards);
         let mut daemon = Daemon {
             address: config.listen.address,
             metrics: Arc::clone(&metrics),
-            state: watch::channel(ingest::State::default()).1,
+            board: Board::new(),
             meters: Arc::default(),
             live: Vec::new(),
             inspector,
@@ -228,8 +230,8 @@ impl Daemon {
                 live,
                 shared,
                 verifier: Arc::clone(&verifier),
-                settings: settings::shard(&config),
-                serve: settings::serve(&config, daemon.address),
+                settings: settings::shard(config),
+                serve: settings::serve(config, daemon.address),
                 stop: daemon.stop_serving.clone(),
                 mailbox,
             };
@@ -238,21 +240,19 @@ impl Daemon {
             routed.push(position);
             daemon.live.push(is_live);
         }
-        let (state, receiver) = watch::channel(ingest::State::default());
-        daemon.state = receiver;
         let stage = ingest::Stage {
             settings: ingest_settings,
             catalog: Arc::clone(&catalog),
             feeds,
             routed,
-            state,
+            board: daemon.board.clone(),
             meters: Arc::clone(&daemon.meters),
             stop: daemon.stop_ingest.clone(),
         };
-        daemon.spawn("ingest".to_owned(), move || ingest::run_thread(stage).map_err(Into::into))?;
+        daemon.stages.spawn(begin::read_then_stream(stage));
         daemon.tasks.spawn(poll_catalog(catalog));
         daemon.tasks.spawn(pool.run());
-        daemon.tasks.spawn(Desk { orders, config, paused }.run());
+        daemon.tasks.spawn(Desk { orders, config: config.clone(), paused }.run());
         Ok(daemon)
     }
 
@@ -276,8 +276,8 @@ impl Daemon {
 
     /// What the stream from Postgres is doing.
     #[must_use]
-    pub fn state(&self) -> watch::Receiver<ingest::State> {
-        self.state.clone()
+    pub fn standing(&self) -> watch::Receiver<Standing> {
+        self.board.watch()
     }
 
     /// What the stream from Postgres counts.
@@ -378,13 +378,7 @@ impl Daemon {
         name: String,
         work: impl FnOnce() -> Result<(), DaemonError> + Send + 'static,
     ) -> Result<(), DaemonError> {
-        let (done, ended) = oneshot::channel();
-        let thread = thread::Builder::new().name(name.clone());
-        thread
-            .spawn(move || {
-                let _nobody_waits = done.send(work());
-            })
-            .map_err(DaemonError::Thread)?;
+        let ended = begin::thread(name.clone(), work)?;
         // A thread that panics drops its sender.
         self.stages
             .spawn(async move { ended.await.unwrap_or(Err(DaemonError::Ended { stage: name })) });

@@ -20,6 +20,7 @@
 //! - Privileges are never computed here: Postgres is asked, for each role and table.
 
 pub mod snapshot;
+mod error;
 pub mod policies;
 pub mod audit;
 pub mod dial;
@@ -50,8 +51,9 @@ use crate::change::id::RelationId;
 use crate::change::id::TypeId;
 use crate::change::relation::Relation;
 use crate::change::relation::RelationDescription;
-use crate::tls::TlsError;
 use crate::tls::TlsMode;
+
+pub use error::CatalogError;
 
 /// Whom to ask, and about what.
 #[derive(Clone, Debug)]
@@ -96,43 +98,6 @@ impl fmt::Display for TableName {
     }
 }
 
-/// Why Postgres did not answer. The next call tries again, on a new connection where needed.
-#[derive(Debug, thiserror::Error)]
-pub enum CatalogError {
-    /// TLS can't be had as it was asked for.
-    #[error("TLS for the asking role's connection")]
-    Tls(#[from] TlsError),
-    /// There is no connection.
-    #[error("connecting as the asking role")]
-    Connect(#[source] tokio_postgres::Error),
-    /// A statement was refused, or the connection broke.
-    #[error("reading {what}")]
-    Query {
-        /// What was asked for.
-        what: &'static str,
-        /// The refusal.
-        #[source]
-        source: tokio_postgres::Error,
-    },
-    /// No answer in time.
-    #[error("no answer to {what} within {seconds} s")]
-    Late {
-        /// What was asked for.
-        what: &'static str,
-        /// How long was waited.
-        seconds: u64,
-    },
-    /// The audit's answer is not of the form that it was asked for.
-    #[error("the answer to the audit")]
-    Facts(#[source] serde_json::Error),
-    /// The answer about policies is not of the form that it was asked for.
-    #[error("the answer about row-level security")]
-    Policies(#[source] serde_json::Error),
-    /// The runtime that drives the connection is stopping.
-    #[error("the runtime of the catalogue is stopping")]
-    Stopping,
-}
-
 /// The catalogue, as of the last look. Shared by every thread.
 #[derive(Debug)]
 pub struct Catalog {
@@ -154,23 +119,33 @@ struct Known {
 }
 
 impl Catalog {
-    /// Connects as the asking role and reads everything once.
+    /// Prepares to ask as the asking role; nothing is sent, and nothing known, before
+    /// [`Catalog::refresh`].
     ///
     /// The connection is driven on the runtime in which this is called, and made again there when
     /// it is lost; the other calls may come from any runtime.
     ///
     /// # Errors
     ///
-    /// [`CatalogError`], when Postgres can't be reached or refuses to answer.
-    pub async fn connect(settings: Settings) -> Result<Catalog, CatalogError> {
+    /// [`CatalogError::Tls`], where the settings of TLS can't be used.
+    pub fn new(settings: Settings) -> Result<Catalog, CatalogError> {
         let connection = Connection::new(&settings)?;
-        let catalog = Catalog {
+        Ok(Catalog {
             settings,
             connection,
             snapshot: ArcSwap::from_pointee(Snapshot::default()),
             shapes: WordMutex::default(),
             known: Mutex::default(),
-        };
+        })
+    }
+
+    /// The same, and reads everything once.
+    ///
+    /// # Errors
+    ///
+    /// [`CatalogError`], when Postgres can't be reached or refuses to answer.
+    pub async fn connect(settings: Settings) -> Result<Catalog, CatalogError> {
+        let catalog = Catalog::new(settings)?;
         catalog.refresh().await?;
         Ok(catalog)
     }

@@ -1,9 +1,11 @@
 //! What can go wrong with the stream, and what is done then.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use crate::catalog::CatalogError;
 use crate::ingest::assemble::AssembleError;
+use crate::ingest::connect::ConnectError;
 use crate::ingest::slot::SlotError;
 use crate::ingest::walsender::ServerError;
 use crate::ingest::walsender::WalsenderError;
@@ -74,6 +76,27 @@ impl IngestError {
     }
 }
 
+impl IngestError {
+    /// Whether the server could be reached, but not be believed: TLS that it does not offer, or a
+    /// certificate that is not good for it. Waiting does not mend that, though while a stream is
+    /// only interrupted somebody else may.
+    #[must_use]
+    pub fn is_distrust(&self) -> bool {
+        match self {
+            IngestError::Walsender(WalsenderError::Connect(error))
+            | IngestError::Slot(SlotError::Walsender(WalsenderError::Connect(error))) => {
+                match error {
+                    ConnectError::Io { source, .. } => source.kind() == ErrorKind::InvalidData,
+                    ConnectError::Tls(_)
+                    | ConnectError::TlsNotOffered
+                    | ConnectError::HostName { .. } => true,
+                }
+            }
+            _ => false,
+        }
+    }
+}
+
 /// What is done about an [`IngestError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NextStep {
@@ -98,14 +121,20 @@ const BACK_OFF_MS: [u64; 6] = [100, 200, 500, 1000, 2000, 5000];
 /// slot free.
 const LONG: Duration = Duration::from_secs(30);
 
+/// How long to wait before the next attempt, after so many that failed.
+#[must_use]
+pub fn back_off(attempts: usize) -> Duration {
+    let wait = BACK_OFF_MS.get(attempts).or(BACK_OFF_MS.last()).copied().unwrap_or(5000);
+    Duration::from_millis(wait)
+}
+
 /// What to do about `error`, after `attempts` that failed since the stream last ran.
 ///
 /// Everything that heals by itself, or that an operator of the *database* heals, is tried again;
 /// what only a change of the configuration, of a role or of the publication heals is not.
 #[must_use]
 pub fn next_step(error: &IngestError, attempts: usize) -> NextStep {
-    let wait = BACK_OFF_MS.get(attempts).or(BACK_OFF_MS.last()).copied().unwrap_or(5000);
-    let after = Duration::from_millis(wait);
+    let after = back_off(attempts);
     match error {
         IngestError::Slot(SlotError::Lost { .. }) | IngestError::PublicationYounger => {
             NextStep::Replace { after }

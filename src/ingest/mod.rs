@@ -29,7 +29,6 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::Catalog;
@@ -37,12 +36,14 @@ use crate::ingest::assemble::PART_BYTES;
 use crate::ingest::error::IngestError;
 use crate::ingest::frames::Reading;
 use crate::ingest::progress::Window;
+use crate::ingest::state::Board;
 use crate::ring::feed::Feed;
 use crate::ring::feed::Routed;
 use crate::tls::TlsMode;
 
 pub mod run;
 mod stream;
+pub mod state;
 pub mod error;
 pub mod connect;
 mod end_point;
@@ -55,6 +56,9 @@ pub mod pgoutput;
 pub mod assemble;
 pub mod progress;
 pub mod downstream;
+
+pub use state::Standing;
+pub use state::State;
 
 /// What the stage is told.
 #[derive(Clone, Debug)]
@@ -116,7 +120,7 @@ pub struct Stage {
     /// How far the shards are, in the same order.
     pub routed: Vec<Routed>,
     /// Where the stage stands, for operators.
-    pub state: watch::Sender<State>,
+    pub board: Board,
     /// What it counts.
     pub meters: Arc<Meters>,
     /// Asks it to end: what may be confirmed is confirmed, and the stream ended in good order, so
@@ -136,28 +140,6 @@ pub fn run_thread(stage: Stage) -> Result<(), IngestError> {
         .build()
         .map_err(IngestError::Runtime)?;
     runtime.block_on(run::run(stage))
-}
-
-/// Where the stage stands, for operators.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum State {
-    /// Connecting to the server, or waiting for the slot to be made.
-    #[default]
-    Connecting,
-    /// Reading what was committed before the start.
-    CatchingUp,
-    /// Reading what is being committed.
-    Streaming,
-    /// The stream is interrupted and will be tried again.
-    Waiting {
-        /// Why, for a person.
-        reason: Arc<str>,
-    },
-    /// The stage has ended.
-    Stopped {
-        /// Why, for a person; absent where it was told to.
-        reason: Option<Arc<str>>,
-    },
 }
 
 /// What the stage counts. Positions are those of [`Lsn::bytes`](crate::change::lsn::Lsn::bytes).

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::Catalog;
@@ -24,6 +23,7 @@ use crate::ingest::progress::Window;
 use crate::ingest::slot;
 use crate::ingest::slot::Slot;
 use crate::ingest::slot::SlotError;
+use crate::ingest::state::Board;
 use crate::ingest::stream::Stream;
 use crate::ingest::walsender;
 use crate::ingest::walsender::WalsenderError;
@@ -35,32 +35,41 @@ pub(crate) async fn run(stage: Stage) -> Result<(), IngestError> {
     let mut ingest = Ingest::new(stage);
     loop {
         let Err(error) = ingest.connect_and_stream(&stop).await else {
-            ingest.enter(State::Stopped { reason: None });
+            ingest.enter(State::Stopped { why: None });
             return Ok(());
         };
-        let reason: Arc<str> = error.chain().into();
+        let why: Arc<str> = error.chain().into();
         if matches!(error, IngestError::Assemble(AssembleError::Torn { .. })) {
             // What the shards have of it has no end: a new history begins.
             ingest.source = None;
         }
-        let after = match next_step(&error, ingest.attempts) {
-            NextStep::Reconnect { after } => after,
+        let after = match ingest.next_step(&error) {
+            NextStep::Reconnect { after } => {
+                ingest.enter(match &error {
+                    IngestError::Slot(SlotError::Busy { pid, .. }) => {
+                        State::Busy { pid: pid.as_str().into() }
+                    }
+                    _ => State::Interrupted { why: Arc::clone(&why) },
+                });
+                after
+            }
             NextStep::Replace { after } if ingest.settings.slot.create => {
-                ingest.replace = true;
+                ingest.enter(State::Lost { why: Arc::clone(&why) });
+                ingest.replace = Some(Arc::clone(&why));
                 after
             }
             NextStep::Replace { .. } | NextStep::Stop => {
-                ingest.enter(State::Stopped { reason: Some(reason) });
+                ingest.enter(State::Stopped { why: Some(why) });
                 return Err(error);
             }
         };
-        tracing::warn!(error = &*reason, "stream interrupted, trying again in {after:?}");
+        tracing::debug!(error = &*why, "trying again in {after:?}");
         ingest.attempts += 1;
-        ingest.interrupt(reason)?;
+        ingest.interrupt()?;
         tokio::select! {
             biased;
             () = stop.cancelled() => {
-                ingest.enter(State::Stopped { reason: None });
+                ingest.enter(State::Stopped { why: None });
                 return Ok(());
             }
             () = tokio::time::sleep(after) => {}
@@ -78,18 +87,22 @@ pub(crate) struct Ingest {
     pub(crate) attempts: usize,
     /// How far a transaction was handed over of which more is to come; absent between two.
     pub(crate) left: Option<Position>,
-    state: watch::Sender<State>,
+    board: Board,
     meters: Arc<Meters>,
+    /// Whose history is fed; absent before the first, and where that can't go on.
     source: Option<Source>,
+    /// Whether a history was ever begun.
+    begun: bool,
     /// What has to be reached before clients may come; absent once it was.
     target: Option<Lsn>,
     interrupted: bool,
-    replace: bool,
+    /// Why the slot is to be given up; absent where it is not.
+    replace: Option<Arc<str>>,
 }
 
 impl Ingest {
     fn new(stage: Stage) -> Ingest {
-        let Stage { settings, catalog, feeds, routed, state, meters, stop: _ } = stage;
+        let Stage { settings, catalog, feeds, routed, board, meters, stop: _ } = stage;
         Ingest {
             downstream: Downstream::new(feeds, routed),
             catalog,
@@ -97,24 +110,27 @@ impl Ingest {
             settings,
             attempts: 0,
             left: None,
-            state,
+            board,
             meters,
             source: None,
+            begun: false,
             target: None,
             interrupted: false,
-            replace: false,
+            replace: None,
         }
     }
 
     async fn connect_and_stream(&mut self, stop: &CancellationToken) -> Result<(), IngestError> {
-        self.enter(State::Connecting);
+        if self.attempts == 0 {
+            self.enter(State::Connecting);
+        }
         let stream = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
             stream = self.open() => stream?,
         };
         self.meters().connections.fetch_add(1, Ordering::Relaxed);
-        tracing::info!(lsn = %self.progress.head(), "streaming");
+        tracing::info!(lsn = %self.progress.head(), "the stream begins");
         self.enter(if self.is_live() { State::Streaming } else { State::CatchingUp });
         stream.run(self, stop).await
     }
@@ -123,16 +139,18 @@ impl Ingest {
     async fn open(&mut self) -> Result<Stream, IngestError> {
         let mut commands = walsender::connect(&self.settings).await?;
         let system = commands.identify().await?;
-        if self.replace {
-            tracing::error!("the slot is replaced: clients must resync");
+        if self.replace.is_some() {
             slot::drop_slot(&mut commands, &self.settings.slot).await?;
-            self.replace = false;
         }
         let slot = slot::find_or_create(&mut commands, &self.settings.slot).await?;
+        let replaced = self.replace.take();
         let options = self.settings.slot.options(commands.parameter("server_version"));
         self.hold_back(slot.budget_bytes);
         let goes_on = self.goes_on(system.source, slot);
         if !goes_on {
+            if self.begun {
+                self.renew(system.source, slot, replaced);
+            }
             // Fed before anything of it comes; void if the stream does not begin after all.
             self.begin(system.source, slot)?;
         }
@@ -169,9 +187,24 @@ impl Ingest {
         self.source == Some(source) && slot.confirmed_lsn <= head && head <= slot.flushed_lsn
     }
 
+    /// Says why what clients have is void.
+    fn renew(&self, source: Source, slot: Slot, replaced: Option<Arc<str>>) {
+        let made = replaced.is_some() || slot.created;
+        let why = replaced.unwrap_or_else(|| match self.source {
+            _ if slot.created => "the slot was dropped".into(),
+            Some(before) if before != source => "the server has another history".into(),
+            Some(_) => "the slot and what was read of it do not fit together".into(),
+            None => "a transaction was cut off and did not come again".into(),
+        });
+        if made {
+            self.enter(State::Recreated { why: Arc::clone(&why) });
+        }
+        self.board.renew(why);
+    }
+
     fn begin(&mut self, source: Source, slot: Slot) -> Result<(), IngestError> {
         let tail = slot.confirmed_lsn;
-        self.source = Some(source);
+        (self.source, self.begun) = (Some(source), true);
         self.left = None;
         self.progress.begin(tail);
         self.target = Some(reachable(slot.flushed_lsn));
@@ -209,11 +242,18 @@ impl Ingest {
     }
 
     fn enter(&self, state: State) {
-        self.state.send_replace(state);
+        self.board.enter(state);
     }
 
-    fn interrupt(&mut self, reason: Arc<str>) -> Result<(), IngestError> {
-        self.enter(State::Waiting { reason });
+    fn next_step(&self, error: &IngestError) -> NextStep {
+        // Nothing was ever read: what only the settings or a certificate can mend is said at once.
+        if !self.begun && error.is_distrust() {
+            return NextStep::Stop;
+        }
+        next_step(error, self.attempts)
+    }
+
+    fn interrupt(&mut self) -> Result<(), IngestError> {
         if !self.interrupted && self.source.is_some() {
             self.interrupted = true;
             self.downstream.push(Feed::Interrupted)?;

@@ -67,6 +67,8 @@ pub struct Slot {
     pub sender_timeout_ms: Option<u64>,
     /// How much log Postgres keeps for a slot before it gives it up; absent: all.
     pub budget_bytes: Option<u64>,
+    /// Whether it was made just now.
+    pub created: bool,
 }
 
 /// Why the slot can't be read.
@@ -200,13 +202,13 @@ pub(crate) async fn find_or_create(
     let name = settings.name.to_string();
     let text = format!("SELECT * FROM pg_replication_slots WHERE slot_name = '{name}'");
     let rows = commands.query("the query for the slot", &text).await?;
-    let confirmed_lsn = match rows.first() {
-        Some(row) => examine(row, &name, &server.database)?,
-        None if settings.create => create(commands, settings).await?,
+    let (confirmed_lsn, created) = match rows.first() {
+        Some(row) => (examine(row, &name, &server.database)?, false),
+        None if settings.create => (create(commands, settings).await?, true),
         None => return Err(SlotError::Missing { name }),
     };
     let Server { flushed_lsn, sender_timeout_ms, budget_bytes, .. } = server;
-    Ok(Slot { confirmed_lsn, flushed_lsn, sender_timeout_ms, budget_bytes })
+    Ok(Slot { confirmed_lsn, flushed_lsn, sender_timeout_ms, budget_bytes, created })
 }
 
 /// Drops the slot. What it held is gone: the next one begins at the log's end.
@@ -215,8 +217,11 @@ pub(crate) async fn drop_slot(
     settings: &Settings,
 ) -> Result<(), SlotError> {
     let text = format!("DROP_REPLICATION_SLOT {} WAIT", settings.name.quoted());
-    commands.query("DROP_REPLICATION_SLOT", &text).await?;
-    Ok(())
+    match commands.query("DROP_REPLICATION_SLOT", &text).await {
+        // Somebody else has.
+        Err(WalsenderError::Command { error, .. }) if error.code == "42704" => Ok(()),
+        dropped => Ok(dropped.map(drop)?),
+    }
 }
 
 struct Server {

@@ -49,7 +49,7 @@ pub(crate) struct Outcome {
     pub(crate) transactions: usize,
     pub(crate) changes: usize,
     pub(crate) findings: Findings,
-    /// How walcast ended by itself, each time.
+    /// How walcast ended by itself, each time: it never should.
     pub(crate) ended: Vec<String>,
     pub(crate) done: Vec<Done>,
     /// What each client saw.
@@ -222,11 +222,14 @@ async fn judge(plan: &Plan, stage: &Stage, written: &Written, logs: Vec<Vec<Entr
     if truth.transactions.len() < committed {
         findings.violations.push(format!("{committed} committed, fewer in the truth"));
     }
+    let ended = stage.program.ended.lock().unwrap().clone();
+    if !ended.is_empty() {
+        findings.violations.push(format!("walcast ended by itself: {}", ended.join("; ")));
+    }
     let mut faults = BTreeMap::new();
     for done in &done {
         *faults.entry(done.fault).or_default() += 1;
     }
-    let ended = stage.program.ended.lock().unwrap().clone();
     let changes = truth.transactions.iter().map(|it| it.changes.len()).sum();
     let transactions = truth.transactions.len();
     Outcome { faults, transactions, changes, findings, ended, done, logs }

@@ -128,8 +128,8 @@ impl Deployment {
 /// The secret that the tests' tokens are signed with.
 pub(crate) const SECRET: &[u8] = b"a secret of the tests, of thirty-two bytes or more";
 
-async fn start(config: &Config) -> Daemon {
-    let mut daemon = Daemon::start(config.clone()).await.unwrap();
+pub(crate) async fn start(config: &Config) -> Daemon {
+    let mut daemon = Daemon::start(config).unwrap();
     timeout(DEADLINE, daemon.live()).await.unwrap().unwrap();
     daemon
 }

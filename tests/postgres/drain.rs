@@ -194,7 +194,7 @@ async fn a_crowd_is_sent_away_in_turn_and_gets_each_change_once() {
         let stopping = tokio::join!(deployment.daemon.stop(), crowd.asked_to_return()).1;
         let mut config = config.clone();
         config.listen.address = address;
-        let mut daemon = Daemon::start(config).await.unwrap();
+        let mut daemon = Daemon::start(&config).unwrap();
         timeout(DEADLINE, daemon.live()).await.unwrap().unwrap();
         // Some of what is written now is written before they come back.
         for _ in 0..CLIENTS {

@@ -37,3 +37,4 @@ mod throttle;
 mod tls;
 mod transports;
 mod values;
+mod waiting;

@@ -138,7 +138,7 @@ async fn a_slot_that_is_busy_is_waited_for() {
     first.live().await;
     let mut second = Stage::start(settings()).await;
     let reason = second.waits().await;
-    assert!(reason.contains("in use by the process"), "{reason}");
+    assert!(reason.contains("waiting for the slot, which process"), "{reason}");
     insert(&client, 1).await;
     assert_eq!(first.changes().await, ["insert t (1)"]);
     first.stop().await.unwrap();

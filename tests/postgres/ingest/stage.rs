@@ -20,9 +20,11 @@ use walcast::change::tuple::Tuple;
 use walcast::ingest;
 use walcast::ingest::Meters;
 use walcast::ingest::Settings;
+use walcast::ingest::Standing;
 use walcast::ingest::State;
 use walcast::ingest::error::IngestError;
 use walcast::ingest::progress::Window;
+use walcast::ingest::state::Board;
 use walcast::ring::feed::Feed;
 use walcast::ring::feed::Routed;
 use walcast::tls::TlsMode;
@@ -37,7 +39,7 @@ pub(super) struct Stage {
     pub(super) feeds: mpsc::Receiver<Feed>,
     pub(super) routed: Routed,
     pub(super) meters: Arc<Meters>,
-    state: watch::Receiver<State>,
+    standing: watch::Receiver<Standing>,
     stop: CancellationToken,
     thread: Option<JoinHandle<Result<(), IngestError>>>,
 }
@@ -77,7 +79,8 @@ impl Stage {
     /// The same with another catalogue.
     pub(super) fn start_with(settings: Settings, room: usize, catalog: Arc<Catalog>) -> Stage {
         let (feed, feeds) = mpsc::channel(room);
-        let (sender, state) = watch::channel(State::default());
+        let board = Board::new();
+        let standing = board.watch();
         let (routed, meters) = (Routed::new(), Arc::new(Meters::default()));
         let stop = CancellationToken::new();
         let stage = ingest::Stage {
@@ -85,19 +88,19 @@ impl Stage {
             catalog,
             feeds: vec![feed],
             routed: vec![routed.clone()],
-            state: sender,
+            board,
             meters: Arc::clone(&meters),
             stop: stop.clone(),
         };
         let thread = Some(std::thread::spawn(move || ingest::run_thread(stage)));
-        Stage { feeds, routed, meters, state, stop, thread }
+        Stage { feeds, routed, meters, standing, stop, thread }
     }
 
     /// The next thing that a shard is fed.
     pub(super) async fn next(&mut self) -> Feed {
-        let state = self.state.clone();
+        let standing = self.standing.clone();
         let next = timeout(PATIENCE, self.feeds.recv()).await;
-        next.unwrap_or_else(|_| panic!("nothing came, {:?}", state.borrow())).unwrap()
+        next.unwrap_or_else(|_| panic!("nothing came, {:?}", standing.borrow())).unwrap()
     }
 
     /// The next transaction, which is routed at once; positions of a quiet database are skipped.
@@ -147,18 +150,16 @@ impl Stage {
 
     /// Waits until the stage is in a state that `is` takes.
     pub(super) async fn enters(&mut self, is: impl Fn(&State) -> bool) -> State {
-        let found = timeout(PATIENCE, self.state.wait_for(|state| is(state))).await;
-        found.expect("the state is not reached").unwrap().clone()
+        let found = timeout(PATIENCE, self.standing.wait_for(|it| is(&it.state))).await;
+        found.expect("the state is not reached").unwrap().state.clone()
     }
 
     /// Waits until the stage waits; gives back why.
     pub(super) async fn waits(&mut self) -> String {
-        let State::Waiting { reason } =
-            self.enters(|state| matches!(state, State::Waiting { .. })).await
-        else {
-            panic!()
+        let waiting = |state: &State| {
+            matches!(state, State::Interrupted { .. } | State::Busy { .. } | State::Lost { .. })
         };
-        reason.to_string()
+        self.enters(waiting).await.to_string()
     }
 
     /// Stops the stage.

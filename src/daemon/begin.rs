@@ -1,0 +1,103 @@
+//! The beginning: the database is waited for, and only then the stream is read.
+//!
+//! A daemon that is started before its database, or while that is down, starting or full, waits for
+//! it in process, and says so: in the log once for each reason, in the standing of the stream, and to
+//! systemd, whose patience it asks for. What no waiting mends ends the daemon at once, with its
+//! reason: a password or a role that is refused, a database that does not exist, TLS that can't be
+//! had, a `wal_level` that is not `logical`, a publication that is missing, a slot that is not ours
+//! to make.
+
+use std::thread;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::sync::oneshot;
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tokio::time::timeout;
+
+use crate::catalog::Catalog;
+use crate::catalog::CatalogError;
+use crate::daemon::Daemon;
+use crate::daemon::DaemonError;
+use crate::daemon::systemd;
+use crate::ingest;
+use crate::ingest::Standing;
+use crate::ingest::State;
+use crate::ingest::error::back_off;
+use crate::ingest::state::Board;
+
+/// The longest wait between two attempts: an attempt costs nothing while nobody is served.
+const TRY_EVERY: Duration = Duration::from_secs(1);
+/// How often systemd hears that the start goes on, and for how long it is asked to wait each time.
+const STILL_HERE: Duration = Duration::from_secs(20);
+const PATIENCE_MICROSECONDS: u32 = 60_000_000;
+
+/// Reads the catalogue for the first time, as soon as the database lets us; then runs the stage on a
+/// thread of its own, to its end.
+pub(super) async fn read_then_stream(stage: ingest::Stage) -> Result<(), DaemonError> {
+    let stop = stage.stop.clone();
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => {
+            stage.board.enter(State::Stopped { why: None });
+            return Ok(());
+        }
+        read = first_look(&stage.catalog, &stage.board) => read?,
+    }
+    let name = "ingest".to_owned();
+    let ended = thread(name.clone(), move || ingest::run_thread(stage).map_err(Into::into))?;
+    ended.await.unwrap_or(Err(DaemonError::Ended { stage: name }))
+}
+
+async fn first_look(catalog: &Catalog, board: &Board) -> Result<(), CatalogError> {
+    for attempt in 0.. {
+        let Err(error) = catalog.refresh().await else { break };
+        let why = error.chain().into();
+        if !error.heals() {
+            board.enter(State::Stopped { why: Some(why) });
+            return Err(error);
+        }
+        board.enter(State::WaitingForDatabase { why });
+        let after = back_off(attempt).min(TRY_EVERY);
+        tracing::debug!("trying again in {after:?}");
+        sleep(after).await;
+    }
+    Ok(())
+}
+
+/// [`Daemon::live`], while systemd is told how it goes: a start is not given up because the database
+/// is not there yet.
+pub(super) async fn until_live(daemon: &mut Daemon) -> Result<(), DaemonError> {
+    let standing = daemon.standing();
+    tokio::select! {
+        result = daemon.live() => result,
+        () = tell_systemd(standing) => Ok(()),
+    }
+}
+
+async fn tell_systemd(mut standing: watch::Receiver<Standing>) {
+    loop {
+        let text = standing.borrow_and_update().state.to_string().replace('\n', " ");
+        systemd(&[
+            NotifyState::Status(&text),
+            NotifyState::ExtendTimeoutUsec(PATIENCE_MICROSECONDS),
+        ]);
+        if let Ok(Err(_gone)) = timeout(STILL_HERE, standing.changed()).await {
+            return std::future::pending().await;
+        }
+    }
+}
+
+/// Starts a thread; what it came to is received when it ends. One that panics drops its sender.
+pub(super) fn thread(
+    name: String,
+    work: impl FnOnce() -> Result<(), DaemonError> + Send + 'static,
+) -> Result<oneshot::Receiver<Result<(), DaemonError>>, DaemonError> {
+    let (done, ended) = oneshot::channel();
+    let started = thread::Builder::new().name(name).spawn(move || {
+        let _nobody_waits = done.send(work());
+    });
+    started.map_err(DaemonError::Thread)?;
+    Ok(ended)
+}

@@ -1,0 +1,278 @@
+//! Where the stage stands: one state at a time, since when and why, for whoever looks.
+//!
+//! ```text
+//!  waiting_for_database ─▶ connecting ─▶ catching_up ─▶ streaming ◀─▶ paused
+//!                              ▲  ▲                         │
+//!                              │  └── interrupted, busy ◀───┤
+//!                              └── recreated ◀── lost ◀─────┘
+//! ```
+//!
+//! The [`Board`] is written by the stage, and before it begins by whoever waits for the database.
+//! Everybody else reads a `watch` of it. Each change is logged once: an outage of an hour is two
+//! lines, not one for each attempt.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::sync::watch;
+
+/// What the stage is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum State {
+    /// The database does not answer, and was never asked anything since the start.
+    WaitingForDatabase {
+        /// Why, for a person.
+        why: Arc<str>,
+    },
+    /// Connecting to the server, or waiting for the slot to be made.
+    #[default]
+    Connecting,
+    /// Reading what was committed before the start; clients may not come yet.
+    CatchingUp,
+    /// Reading what is being committed.
+    Streaming,
+    /// Told to read nothing: Postgres keeps the log.
+    Paused,
+    /// The stream is interrupted and tried again.
+    Interrupted {
+        /// Why, for a person.
+        why: Arc<str>,
+    },
+    /// Somebody else reads the slot. Tried again.
+    Busy {
+        /// The process of the server that does; `unknown` where it does not say.
+        pid: Arc<str>,
+    },
+    /// The slot can't be read any more, or is given up. Another is made where that is allowed.
+    Lost {
+        /// Why, for a person.
+        why: Arc<str>,
+    },
+    /// The slot was made anew, and its stream is about to begin: a new history.
+    Recreated {
+        /// What had become of the one before, for a person.
+        why: Arc<str>,
+    },
+    /// The stage has ended.
+    Stopped {
+        /// Why, for a person; absent where it was told to.
+        why: Option<Arc<str>>,
+    },
+}
+
+impl State {
+    /// All names, in the order of the variants.
+    pub const NAMES: [&str; 10] = [
+        "waiting_for_database",
+        "connecting",
+        "catching_up",
+        "streaming",
+        "paused",
+        "interrupted",
+        "busy",
+        "lost",
+        "recreated",
+        "stopped",
+    ];
+
+    /// A word for programs, stable between versions.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            State::WaitingForDatabase { .. } => "waiting_for_database",
+            State::Connecting => "connecting",
+            State::CatchingUp => "catching_up",
+            State::Streaming => "streaming",
+            State::Paused => "paused",
+            State::Interrupted { .. } => "interrupted",
+            State::Busy { .. } => "busy",
+            State::Lost { .. } => "lost",
+            State::Recreated { .. } => "recreated",
+            State::Stopped { .. } => "stopped",
+        }
+    }
+
+    /// Why, where there is something to say; of [`State::Busy`] the process.
+    #[must_use]
+    pub fn why(&self) -> Option<&str> {
+        match self {
+            State::WaitingForDatabase { why }
+            | State::Interrupted { why }
+            | State::Lost { why }
+            | State::Recreated { why } => Some(why),
+            State::Busy { pid } => Some(pid),
+            State::Stopped { why } => why.as_deref(),
+            State::Connecting | State::CatchingUp | State::Streaming | State::Paused => None,
+        }
+    }
+
+    /// Whether what is committed now comes through now.
+    #[must_use]
+    pub const fn is_streaming(&self) -> bool {
+        matches!(self, State::Streaming)
+    }
+}
+
+impl fmt::Display for State {
+    /// For people: `interrupted: connection lost`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            State::WaitingForDatabase { why } => write!(f, "waiting for the database: {why}"),
+            State::CatchingUp => f.write_str("catching up"),
+            State::Busy { pid } => {
+                write!(f, "waiting for the slot, which process {pid} of the server reads")
+            }
+            State::Lost { why } => write!(f, "slot lost: {why}"),
+            State::Recreated { why } => write!(f, "slot made anew: {why}"),
+            State::Interrupted { why } | State::Stopped { why: Some(why) } => {
+                write!(f, "{}: {why}", self.name())
+            }
+            State::Connecting | State::Streaming | State::Paused | State::Stopped { why: None } => {
+                f.write_str(self.name())
+            }
+        }
+    }
+}
+
+/// The state, and what an operator wants to know beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// What the stage is doing.
+    pub state: State,
+    /// Since when it is in a state of this name, whatever the reasons meanwhile.
+    pub since: SystemTime,
+    /// How often a new history began after the first, so that every client had to start again.
+    pub renewals: u64,
+    /// The last time; absent where it never did.
+    pub renewed: Option<Renewal>,
+}
+
+/// A new history that began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Renewal {
+    /// When.
+    pub at: SystemTime,
+    /// Why, for a person.
+    pub why: Arc<str>,
+}
+
+impl Default for Standing {
+    fn default() -> Standing {
+        let (state, since) = (State::default(), SystemTime::now());
+        Standing { state, since, renewals: 0, renewed: None }
+    }
+}
+
+/// Where the standing is written. Clones write on the same.
+#[derive(Clone, Debug, Default)]
+pub struct Board(Arc<watch::Sender<Standing>>);
+
+impl Board {
+    /// A board that says [`State::Connecting`].
+    #[must_use]
+    pub fn new() -> Board {
+        Board::default()
+    }
+
+    /// What is written on it, now and later.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Standing> {
+        self.0.subscribe()
+    }
+
+    /// Writes and logs a state, where it is another one, or has another reason.
+    pub fn enter(&self, state: State) {
+        self.0.send_if_modified(|standing| {
+            if standing.state == state {
+                return false;
+            }
+            log(&state, &standing.state);
+            if standing.state.name() != state.name() {
+                standing.since = SystemTime::now();
+            }
+            standing.state = state;
+            true
+        });
+    }
+
+    /// Writes and logs that a new history begins: what clients have is void.
+    pub fn renew(&self, why: Arc<str>) {
+        tracing::error!(why = &*why, "a new history begins: every client is told to start again");
+        self.0.send_modify(|standing| {
+            standing.renewals += 1;
+            standing.renewed = Some(Renewal { at: SystemTime::now(), why });
+        });
+    }
+}
+
+fn log(state: &State, before: &State) {
+    let (name, before) = (state.name(), before.name());
+    match state {
+        State::Lost { .. } => tracing::error!(state = name, before, "slot: {state}"),
+        State::WaitingForDatabase { .. }
+        | State::Interrupted { .. }
+        | State::Busy { .. }
+        | State::Recreated { .. }
+        | State::Stopped { why: Some(_) } => {
+            tracing::warn!(state = name, before, "stream: {state}");
+        }
+        State::Connecting
+        | State::CatchingUp
+        | State::Streaming
+        | State::Paused
+        | State::Stopped { why: None } => tracing::info!(state = name, before, "stream: {state}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interrupted(why: &str) -> State {
+        State::Interrupted { why: why.into() }
+    }
+
+    #[test]
+    fn another_reason_is_news_but_does_not_begin_the_state_anew() {
+        let board = Board::new();
+        let mut watch = board.watch();
+        board.enter(interrupted("no route"));
+        let began = watch.borrow_and_update().since;
+        board.enter(interrupted("no route"));
+        assert!(!watch.has_changed().unwrap(), "the same is no news");
+        board.enter(interrupted("refused"));
+        assert!(watch.has_changed().unwrap());
+        let standing = watch.borrow_and_update().clone();
+        assert_eq!((standing.state.why(), standing.since), (Some("refused"), began));
+    }
+
+    #[test]
+    fn what_every_client_had_to_start_again_for_is_kept() {
+        let board = Board::new();
+        let watch = board.watch();
+        board.renew("the slot was lost".into());
+        board.enter(State::Streaming);
+        let standing = watch.borrow();
+        assert_eq!(standing.renewals, 1);
+        assert_eq!(&*standing.renewed.as_ref().unwrap().why, "the slot was lost");
+    }
+
+    #[test]
+    fn every_state_has_its_name() {
+        let why: Arc<str> = "x".into();
+        let all = [
+            State::WaitingForDatabase { why: Arc::clone(&why) },
+            State::Connecting,
+            State::CatchingUp,
+            State::Streaming,
+            State::Paused,
+            State::Interrupted { why: Arc::clone(&why) },
+            State::Busy { pid: Arc::clone(&why) },
+            State::Lost { why: Arc::clone(&why) },
+            State::Recreated { why: Arc::clone(&why) },
+            State::Stopped { why: Some(why) },
+        ];
+        assert_eq!(all.each_ref().map(State::name), State::NAMES);
+    }
+}
