@@ -34,6 +34,7 @@ use crate::control::Control;
 use crate::control::State;
 use crate::control::Stop;
 use crate::daemon::control::Desk;
+use crate::daemon::listen::Place;
 use crate::ingest;
 use crate::ingest::Meters;
 use crate::ingest::Standing;
@@ -52,6 +53,7 @@ pub mod settings;
 mod control;
 mod reload;
 mod begin;
+mod listen;
 mod shard;
 
 /// Feeds that may wait for one shard. Each is a pointer; what they point to is bounded by ingest.
@@ -148,7 +150,13 @@ pub async fn run(
         () = told_to_stop(&control, &mut signals, |stop| stop.is_some()) => Ok(()),
         error = lives => Err(error),
     };
-    systemd(&[sd_notify::NotifyState::Stopping]);
+    // Counts only where it is later than the unit's TimeoutStopSec=.
+    let longest = daemon.drain.saturating_add(3 * STOP_STEP);
+    let longest = u32::try_from(longest.as_micros()).unwrap_or(u32::MAX);
+    systemd(&[
+        sd_notify::NotifyState::Stopping,
+        sd_notify::NotifyState::ExtendTimeoutUsec(longest),
+    ]);
     daemon.drain(told_to_stop(&control, &mut signals, |stop| stop == Some(Stop::Now))).await;
     result
 }
@@ -210,10 +218,10 @@ impl Daemon {
             stop_ingest: CancellationToken::new(),
         };
         let (mut feeds, mut routed) = (Vec::new(), Vec::new());
-        serve::listener::probe(daemon.address)
-            .map_err(|source| DaemonError::Listen { address: daemon.address, source })?;
+        let mut place = Place::take(daemon.address)?;
         for (number, mailbox) in mailboxes.into_iter().enumerate() {
-            let socket = daemon.bind()?;
+            let source = place.share()?;
+            daemon.address = place.address();
             let (feed, fed) = mpsc::channel::<Feed>(FEEDS_MAX);
             let (live, is_live) = watch::channel(false);
             let position = Routed::new();
@@ -225,7 +233,7 @@ impl Daemon {
                 routed: position.clone(),
             };
             let stage = shard::Stage {
-                socket,
+                source,
                 feeds: fed,
                 live,
                 shared,
@@ -360,16 +368,6 @@ impl Daemon {
             tracing::warn!("stages did not end in time");
         }
         self.tasks.shutdown().await;
-    }
-
-    /// Binds the address for one more shard. The first finds the port where the settings say 0.
-    fn bind(&mut self) -> Result<socket2::Socket, DaemonError> {
-        let socket = serve::listener::bind(self.address)
-            .map_err(|source| DaemonError::Listen { address: self.address, source })?;
-        if let Some(bound) = socket.local_addr().ok().and_then(|it| it.as_socket()) {
-            self.address = bound;
-        }
-        Ok(socket)
     }
 
     /// Starts a thread and watches its end.

@@ -8,6 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::cli::{CliError, ConfigArguments};
 use crate::daemon;
 use crate::daemon::Signal;
+use crate::inherit;
 
 /// Delivers changes until stopped (SIGTERM, or Ctrl-C)
 #[derive(Debug, Args)]
@@ -23,6 +24,7 @@ pub struct Serve {
 
 impl Serve {
     pub(super) fn run(self) -> Result<ExitCode, CliError> {
+        inherit::prepare();
         let config = self.config.load()?;
         for warning in &config.warnings {
             tracing::warn!("{warning}");

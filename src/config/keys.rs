@@ -375,7 +375,7 @@ pub const KEYS: &[Key] = &[
         "drain.seconds",
         seconds(0, 300),
         Some("5"),
-        "Over how long, at a stop, clients are asked to come back, one after the other; the others are served meanwhile. 0: all at once. `TimeoutStopSec` of the unit has to be at least 25 seconds more.",
+        "Over how long, at a stop, clients are asked to come back, one after the other; the others are served meanwhile. 0: all at once.",
     ),
     key(
         "table[].name",

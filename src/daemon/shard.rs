@@ -20,10 +20,11 @@ use crate::serve;
 use crate::serve::Front;
 use crate::serve::inspect;
 use crate::serve::inspect::Mailbox;
+use crate::serve::listener::Source;
 
 /// What a shard's thread is started with.
 pub(super) struct Stage {
-    pub(super) socket: socket2::Socket,
+    pub(super) source: Source,
     pub(super) feeds: mpsc::Receiver<Feed>,
     /// Becomes true when clients are accepted, and false when all of them are gone.
     pub(super) live: watch::Sender<bool>,
@@ -47,7 +48,7 @@ async fn drive(stage: Stage) -> Result<(), DaemonError> {
     let address = stage.serve.address;
     let shard = Rc::new(RefCell::new(Shard::new(stage.settings, stage.shared)));
     let front = Rc::new(Front::new(Rc::clone(&shard), stage.verifier, stage.serve));
-    let serving = serve::run(Rc::clone(&front), stage.socket, stage.live, stage.stop);
+    let serving = serve::run(Rc::clone(&front), stage.source, stage.live, stage.stop);
     let routing = route::run::run(Rc::clone(&shard), stage.feeds, SystemTime::now);
     let served = tokio::select! {
         (served, ()) = async { tokio::join!(serving, routing) } => served,

@@ -1,14 +1,22 @@
 //! The listening socket: bound early, so that a port in use is found at the start, listened on
 //! late, so that nobody waits in a queue for a daemon that is not ready.
+//!
+//! Or sockets that systemd holds, which are listened on before, between and after our processes:
+//! there it is the point that clients wait. Every shard accepts on all of them, by descriptors of
+//! its own. Whoever has time takes the next connection, so one `ListenStream=` is enough for any
+//! number of shards, and none waits in a queue whose shard is busy.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::task::Poll;
 
 use socket2::Domain;
 use socket2::Protocol;
 use socket2::Socket;
 use socket2::Type;
 use tokio::net::TcpListener;
+use tokio::net::TcpStream;
 
 /// Connections that may wait to be accepted: a reconnect storm comes at once.
 const BACKLOG: i32 = 4096;
@@ -46,14 +54,60 @@ pub fn bind(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Begins to listen.
-///
-/// # Errors
-///
-/// The system's.
-pub fn listen(socket: Socket) -> io::Result<TcpListener> {
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+/// What a shard will accept on.
+#[derive(Debug)]
+pub enum Source {
+    /// A socket of its own, bound and not listened on.
+    Own(Socket),
+    /// Its descriptors of the sockets that systemd holds.
+    Held(Vec<std::net::TcpListener>),
+}
+
+/// What a shard accepts on.
+#[derive(Debug)]
+pub struct Listener {
+    sockets: Vec<TcpListener>,
+    held: bool,
+}
+
+impl Listener {
+    /// Begins to listen.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub fn listen(source: Source) -> io::Result<Listener> {
+        match source {
+            Source::Own(socket) => {
+                socket.listen(BACKLOG)?;
+                let socket = TcpListener::from_std(socket.into())?;
+                Ok(Listener { sockets: vec![socket], held: false })
+            }
+            Source::Held(sockets) => {
+                let sockets = sockets.into_iter().map(TcpListener::from_std);
+                Ok(Listener { sockets: sockets.collect::<io::Result<_>>()?, held: true })
+            }
+        }
+    }
+
+    /// The next connection; of any of the sockets. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// The system's: want of descriptors or memory.
+    pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        poll_fn(|context| {
+            let mut accepted = self.sockets.iter().map(|socket| socket.poll_accept(context));
+            accepted.find(Poll::is_ready).unwrap_or(Poll::Pending)
+        })
+        .await
+    }
+
+    /// Whether who waits in the queue is served by the next process.
+    #[must_use]
+    pub const fn outlives_us(&self) -> bool {
+        self.held
+    }
 }
 
 #[cfg(test)]
@@ -66,11 +120,38 @@ mod tests {
         probe(any).unwrap();
         let first = bind(any).unwrap();
         let address = first.local_addr().unwrap().as_socket().unwrap();
-        let listener = listen(first).unwrap();
-        let second = listen(bind(address).unwrap()).unwrap();
+        let listener = Listener::listen(Source::Own(first)).unwrap();
+        let second = Listener::listen(Source::Own(bind(address).unwrap())).unwrap();
         assert_eq!(probe(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        let client = tokio::net::TcpStream::connect(address).await.unwrap();
+        let client = TcpStream::connect(address).await.unwrap();
         drop((listener, second, client));
         probe(address).unwrap();
+    }
+
+    #[tokio::test]
+    async fn shards_share_the_sockets_that_are_held() {
+        let held: Vec<_> =
+            (0..2).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let addresses: Vec<_> = held.iter().map(|socket| socket.local_addr().unwrap()).collect();
+        let copies = || {
+            let copies = held.iter().map(|socket| socket.try_clone().unwrap());
+            copies.inspect(|socket| socket.set_nonblocking(true).unwrap()).collect()
+        };
+        let first = Listener::listen(Source::Held(copies())).unwrap();
+        let second = Listener::listen(Source::Held(copies())).unwrap();
+        let mut clients = Vec::new();
+        for address in &addresses {
+            for shard in [&first, &second] {
+                let client = TcpStream::connect(address).await.unwrap();
+                let (_socket, peer) = shard.accept().await.unwrap();
+                assert_eq!(peer, client.local_addr().unwrap());
+                clients.push(client);
+            }
+        }
+        drop((first, second));
+        // The queue is still there: who comes now waits for the next process.
+        let waiting = TcpStream::connect(addresses[1]).await.unwrap();
+        let next = Listener::listen(Source::Held(copies())).unwrap();
+        assert_eq!(next.accept().await.unwrap().1, waiting.local_addr().unwrap());
     }
 }

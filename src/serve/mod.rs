@@ -1,7 +1,7 @@
 //! Sockets: where clients come in, and where frames go out.
 //!
-//! Each shard accepts on a socket of its own (`SO_REUSEPORT`: the kernel spreads connections), and
-//! everything here runs on the shard's thread. A session is one task that reads requests and drains
+//! Each shard accepts on a socket of its own (`SO_REUSEPORT`: the kernel spreads connections) or on
+//! those that systemd holds, and everything here runs on the shard's thread. A session is one task that reads requests and drains
 //! what its socket did not take at once; what is routed to it is written by the shard itself.
 //!
 //! # Invariants
@@ -17,7 +17,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -25,6 +24,8 @@ use tokio_util::task::TaskTracker;
 use crate::auth::Claims;
 use crate::auth::Verifier;
 use crate::route::shard::Shard;
+use crate::serve::listener::Listener;
+use crate::serve::listener::Source;
 use crate::serve::wire::Socket;
 
 pub mod listener;
@@ -117,7 +118,7 @@ impl Front {
 /// Where the socket can't be listened on.
 pub async fn run(
     front: Rc<Front>,
-    socket: socket2::Socket,
+    source: Source,
     accepting: watch::Sender<bool>,
     stop: Stop,
 ) -> std::io::Result<()> {
@@ -126,13 +127,15 @@ pub async fn run(
         () = stop.asked.cancelled() => return Ok(()),
         waited = live.wait_for(|live| *live) => if waited.is_err() { return Ok(()); },
     }
-    let listener = listener::listen(socket)?;
+    let listener = Listener::listen(source)?;
     accepting.send_replace(true);
     tracing::info!(address = %front.settings.address, "accepting clients");
     accept(&front, &listener, &stop.asked).await;
     front.closing.cancel();
-    // Who is in the queue is told to come back; its reset would tell less.
-    while let Some(Ok((socket, _))) = listener.accept().now_or_never() {
+    // Who is in our queue is told to come back; its reset would tell less. Who is in systemd's waits.
+    while !listener.outlives_us()
+        && let Some(Ok((socket, _))) = listener.accept().now_or_never()
+    {
         front.tasks.spawn_local(http::connection(Rc::clone(&front), socket));
     }
     drop(listener);
@@ -155,7 +158,7 @@ pub async fn run(
     Ok(())
 }
 
-async fn accept(front: &Rc<Front>, listener: &TcpListener, stop: &CancellationToken) {
+async fn accept(front: &Rc<Front>, listener: &Listener, stop: &CancellationToken) {
     loop {
         let accepted = tokio::select! {
             biased;

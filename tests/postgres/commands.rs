@@ -1,5 +1,6 @@
 //! `walcast serve`, `tail` and `token` as a user runs them.
 
+use std::process::Command;
 use std::process::ExitStatus;
 use std::process::Stdio;
 
@@ -23,8 +24,8 @@ use crate::program::walcast;
 use crate::support;
 
 /// A program that runs; killed when the test is over.
-struct Running {
-    child: Child,
+pub(crate) struct Running {
+    pub(crate) child: Child,
     stdout: Lines<BufReader<ChildStdout>>,
     stderr: Lines<BufReader<ChildStderr>>,
 }
@@ -32,7 +33,12 @@ struct Running {
 impl Running {
     fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Running {
         let mut command = walcast(arguments);
-        command.envs(environment.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.envs(environment.iter().copied());
+        Running::spawn(command)
+    }
+
+    pub(crate) fn spawn(mut command: Command) -> Running {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut command = tokio::process::Command::from(command);
         let mut child = command.kill_on_drop(true).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -46,7 +52,7 @@ impl Running {
     }
 
     /// Waits for a line on stderr that has `text` in it.
-    async fn says(&mut self, text: &str) -> String {
+    pub(crate) async fn says(&mut self, text: &str) -> String {
         loop {
             let line = timeout(DEADLINE, self.stderr.next_line()).await.unwrap().unwrap();
             let line = line.unwrap_or_else(|| panic!("it ended without saying {text:?}"));
@@ -56,21 +62,21 @@ impl Running {
         }
     }
 
-    async fn signal(&self, signal: &str) {
+    pub(crate) async fn signal(&self, signal: &str) {
         let pid = self.child.id().unwrap().to_string();
         let mut kill = tokio::process::Command::new("kill");
         assert!(kill.args([signal, &pid]).status().await.unwrap().success());
     }
 
-    async fn ended(&mut self) -> ExitStatus {
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
         timeout(DEADLINE, self.child.wait()).await.unwrap().unwrap()
     }
 }
 
 /// A database with a table, and a configuration for it.
-struct Company {
-    sql: Sql,
-    folder: Folder,
+pub(crate) struct Company {
+    pub(crate) sql: Sql,
+    pub(crate) folder: Folder,
     /// The database's name, and the slot's.
     name: String,
     /// The client role.
@@ -78,7 +84,7 @@ struct Company {
 }
 
 impl Company {
-    async fn new() -> Company {
+    pub(crate) async fn new() -> Company {
         let database = support::database().await;
         let sql = database.connect().await;
         let role = format!("web_{}", database.name);
@@ -103,7 +109,7 @@ impl Company {
         Company { sql, folder, name: database.name, role }
     }
 
-    fn config(&self) -> String {
+    pub(crate) fn config(&self) -> String {
         self.folder.path("walcast.toml").display().to_string()
     }
 
@@ -121,7 +127,7 @@ impl Company {
         (daemon, address.to_owned())
     }
 
-    async fn execute(&self, statements: &[&str]) {
+    pub(crate) async fn execute(&self, statements: &[&str]) {
         for statement in statements {
             self.sql.batch_execute(statement).await.unwrap();
         }

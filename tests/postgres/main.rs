@@ -20,6 +20,7 @@ mod hostile;
 mod http;
 mod images;
 mod ingest;
+mod inherit;
 mod large;
 mod policies;
 mod rules;
