@@ -40,6 +40,7 @@ use crate::ingest::Meters;
 use crate::ingest::Standing;
 use crate::ingest::error::IngestError;
 use crate::ingest::state::Board;
+use crate::logging::notice;
 use crate::metrics::Metrics;
 use crate::ring::feed::Feed;
 use crate::ring::feed::Routed;
@@ -137,12 +138,14 @@ pub async fn run(
     config: Config,
     mut signals: impl AsyncFnMut() -> Signal,
 ) -> Result<(), DaemonError> {
+    tracing::info!(code = notice::STARTED, version = env!("CARGO_PKG_VERSION"), "starting");
     let mut daemon = Daemon::start(&config)?;
     let control = daemon.control();
     let lives = async {
         if let Err(error) = begin::until_live(&mut daemon).await {
             return error;
         }
+        tracing::info!(code = notice::READY, address = %daemon.address, "ready");
         systemd(&[sd_notify::NotifyState::Ready]);
         daemon.ended().await
     };
@@ -150,6 +153,7 @@ pub async fn run(
         () = told_to_stop(&control, &mut signals, |stop| stop.is_some()) => Ok(()),
         error = lives => Err(error),
     };
+    tracing::info!(code = notice::DRAINING, seconds = daemon.drain.as_secs(), "draining");
     // Counts only where it is later than the unit's TimeoutStopSec=.
     let longest = daemon.drain.saturating_add(3 * STOP_STEP);
     let longest = u32::try_from(longest.as_micros()).unwrap_or(u32::MAX);
@@ -158,6 +162,7 @@ pub async fn run(
         sd_notify::NotifyState::ExtendTimeoutUsec(longest),
     ]);
     daemon.drain(told_to_stop(&control, &mut signals, |stop| stop == Some(Stop::Now))).await;
+    tracing::info!(code = notice::STOPPED, "stopped");
     result
 }
 

@@ -13,6 +13,8 @@ pub mod rule;
 pub mod auth;
 // Whom we believe to be the database.
 pub mod tls;
+// The log.
+pub mod logging;
 // Counters.
 pub mod metrics;
 // Sockets that systemd opened and holds.

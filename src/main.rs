@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use walcast::cli::{self, Arguments};
+use walcast::logging;
 
 fn main() -> ExitCode {
     match cli::run(Arguments::parse()) {
@@ -19,10 +20,12 @@ fn main() -> ExitCode {
 /// Prints an error and what caused it.
 #[expect(clippy::print_stderr, reason = "this is where a command's errors are shown")]
 fn report(error: &dyn Error) {
-    eprintln!("walcast: {error}");
+    // systemd takes this from a line and lets the journal know that it is an error.
+    let level = if logging::is_journal() { "<3>" } else { "" };
+    eprintln!("{level}walcast: {error}");
     let mut cause = error.source();
     while let Some(error) = cause {
-        eprintln!("  because: {error}");
+        eprintln!("{level}  because: {error}");
         cause = error.source();
     }
 }

@@ -17,9 +17,9 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use walcast::cli::logging;
 use walcast::cli::tail::client::{Client, ClientError, Progress, Settings, TokenSource};
 use walcast::cli::tail::frame::Content;
+use walcast::logging;
 
 const TOKEN: &str = "eyJhbGciOiJIUzI1NiJ9.c2VjcmV0LWNsYWltcw.c2lnbmF0dXJl";
 const SUBSCRIBED: &str = r#"{"type":"subscribed","id":"tail","cursor":"c0","columns":[{"name":"id","type":"int8"}],"key":["id"]}"#;

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 /// Each module with the modules that it may name, ground floor first. A module may name only
 /// modules that stand above it in this table, so the table cannot describe a cycle.
 const LAYERS: &[(&str, &[&str])] = &[
+    ("logging", &[]),
     ("metrics", &[]),
     ("inherit", &[]),
     ("control", &[]),
@@ -20,8 +21,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("ask", &["metrics", "change", "rule", "catalog"]),
     ("route", &["metrics", "change", "rule", "auth", "ring", "catalog", "ask"]),
     ("dialect", &["change", "ring", "catalog", "route"]),
-    ("ingest", &["metrics", "tls", "change", "ring", "catalog"]),
-    ("serve", &["metrics", "auth", "route", "dialect"]),
+    ("ingest", &["logging", "metrics", "tls", "change", "ring", "catalog"]),
+    ("serve", &["logging", "metrics", "auth", "route", "dialect"]),
     (
         "config",
         &[
@@ -32,15 +33,15 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "daemon",
         &[
-            "metrics", "control", "inherit", "tls", "change", "rule", "auth", "ring", "catalog",
-            "ask", "route", "dialect", "ingest", "serve", "config",
+            "logging", "metrics", "control", "inherit", "tls", "change", "rule", "auth", "ring",
+            "catalog", "ask", "route", "dialect", "ingest", "serve", "config",
         ],
     ),
     (
         "cli",
         &[
-            "metrics", "control", "inherit", "tls", "change", "rule", "auth", "ring", "catalog",
-            "ask", "route", "dialect", "ingest", "serve", "config", "daemon",
+            "logging", "metrics", "control", "inherit", "tls", "change", "rule", "auth", "ring",
+            "catalog", "ask", "route", "dialect", "ingest", "serve", "config", "daemon",
         ],
     ),
 ];

@@ -2,7 +2,6 @@
 
 pub mod check;
 pub mod demo;
-pub mod logging;
 pub mod serve;
 pub mod tail;
 pub mod token;
@@ -13,6 +12,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, Layers};
+use crate::logging;
 
 /// Where the configuration is when nobody says where it is.
 const CONFIG_FILE: &str = "/etc/walcast/walcast.toml";
@@ -37,6 +37,16 @@ pub struct Arguments {
     /// What is logged on stderr: error, warn, info, debug, or per module (`info,walcast::ingest=debug`)
     #[arg(long, global = true, value_name = "LEVEL", env = "WALCAST_LOG", default_value = "info")]
     log: String,
+
+    /// How the log looks
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        env = "WALCAST_LOG_FORMAT",
+        default_value = "auto"
+    )]
+    log_format: logging::Format,
 
     #[command(subcommand)]
     command: Command,
@@ -83,7 +93,7 @@ pub enum CliError {
     /// There is no good configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// `--log` is not understood.
+    /// It can't be logged as asked for.
     #[error(transparent)]
     Logging(#[from] logging::LoggingError),
     /// The daemon stopped by itself.
@@ -112,7 +122,7 @@ pub enum CliError {
 ///
 /// [`CliError`], for `main` to print with its causes.
 pub fn run(arguments: Arguments) -> Result<ExitCode, CliError> {
-    logging::start(&arguments.log)?;
+    logging::start(&arguments.log, arguments.log_format)?;
     match arguments.command {
         Command::Serve(serve) => serve.run(),
         Command::Check(check) => check.run(),
