@@ -169,6 +169,11 @@ impl Client {
     /// Connects and takes the `welcome` frame.
     pub(crate) async fn connect(url: &str) -> Client {
         let (socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+        Client::over(socket).await
+    }
+
+    /// The same on a WebSocket that is there.
+    pub(crate) async fn over(socket: WebSocketStream<MaybeTlsStream<TcpStream>>) -> Client {
         let mut client = Client { socket, welcome: Value::Null };
         client.welcome = client.frame().await;
         assert_eq!(client.welcome["type"], "welcome");

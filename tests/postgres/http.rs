@@ -13,6 +13,8 @@ use hyper::client::conn::http1;
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -43,7 +45,14 @@ impl Answer {
 
 impl Http {
     pub(crate) async fn connect(address: SocketAddr) -> Http {
-        let socket = TcpStream::connect(address).await.unwrap();
+        Http::over(TcpStream::connect(address).await.unwrap()).await
+    }
+
+    /// The same over a connection that is there.
+    pub(crate) async fn over<S>(socket: S) -> Http
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let (sender, connection) = http1::handshake(TokioIo::new(socket)).await.unwrap();
         let mut driver = JoinSet::new();
         driver.spawn(async move {

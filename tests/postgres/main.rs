@@ -25,6 +25,7 @@ mod large;
 mod policies;
 mod rules;
 mod program;
+mod proxies;
 #[path = "../simulation/random.rs"]
 mod random;
 mod reload;
