@@ -3,6 +3,7 @@
 
 mod changes;
 mod events;
+mod node;
 mod origins;
 mod rows;
 mod stop;
