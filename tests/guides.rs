@@ -1,0 +1,129 @@
+//! The guides for those who run walcast name what there is: every code that a client may be told,
+//! and no line of the log that the code does not write.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+
+/// The parts of the protocol's description that have tables of codes. They are those of the code
+/// (`tests/docs.rs`).
+const CODES: [&str; 5] = [
+    "is answered over HTTP",
+    "`resync` has one of these reasons:",
+    "## Error codes",
+    "What is refused is refused by a status",
+    "## Keeping alive, and closing",
+];
+
+#[test]
+fn every_code_is_in_the_troubleshooting_guide() {
+    let (protocol, guide) = (read("docs/protocol.md"), read("docs/troubleshooting.md"));
+    let mut codes = BTreeSet::new();
+    for begin in CODES {
+        let (_, after) = protocol.split_once(begin).unwrap();
+        for row in rows(after) {
+            codes.extend(row.iter().take(2).flat_map(|cell| quoted(cell)).map(str::to_owned));
+            // A close code is a number, without quotes.
+            let number = row.first().unwrap();
+            if number.len() == 4 {
+                assert!(guide.contains(number.as_str()), "docs/troubleshooting.md lacks {number}");
+            }
+        }
+    }
+    codes.retain(|code| code.chars().all(|it| it.is_ascii_lowercase() || it == '_'));
+    codes.retain(|code| !code.ends_with("_seconds") && !code.ends_with("_ms"));
+    assert!(codes.len() > 30, "{codes:?}");
+    let (_, explained) = guide.split_once("## Every code").unwrap();
+    let explained: BTreeSet<String> = rows(explained)
+        .iter()
+        .flat_map(|row| quoted(row.first().unwrap()))
+        .map(str::to_owned)
+        .collect();
+    let missing: Vec<_> = codes.difference(&explained).collect();
+    assert!(missing.is_empty(), "docs/troubleshooting.md says nothing of {missing:?}");
+}
+
+#[test]
+fn every_line_of_the_log_that_a_guide_quotes_is_one_of_the_code() {
+    let mut code = String::new();
+    for file in sources() {
+        // A text that goes on in the next line of the source.
+        let text = fs::read_to_string(file).unwrap();
+        let mut parts = text.split("\\\n");
+        code.push_str(parts.next().unwrap());
+        parts.for_each(|part| code.push_str(part.trim_start()));
+    }
+    let mut lines = 0;
+    for guide in ["docs/troubleshooting.md", "docs/operate.md", "docs/database.md"] {
+        let guide = fs::read_to_string(root().join(guide)).unwrap_or_default();
+        for table in guide.split("\n| log |").skip(1) {
+            for row in rows(&format!("| log |{table}")) {
+                for line in quoted(row.first().unwrap()) {
+                    for part in fixed(line) {
+                        assert!(code.contains(&part), "no {part:?} in src, of {line:?}");
+                        lines += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert!(lines > 5, "{lines}");
+}
+
+/// What stands between the parts of a line that vary: `…`, words in capitals, and two examples.
+fn fixed(line: &str) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    for word in line.split([' ', ':']).filter(|word| !word.is_empty()) {
+        let is_variable = word.contains('…')
+            || ["walcast", "replica"].contains(&word)
+            || word.chars().all(|it| it.is_ascii_uppercase() || it.is_ascii_digit());
+        let last = parts.last_mut().unwrap();
+        if is_variable {
+            parts.push(String::new());
+        } else if last.is_empty() {
+            last.push_str(word);
+        } else {
+            last.push(' ');
+            last.push_str(word);
+        }
+    }
+    parts.retain(|part| !part.is_empty());
+    parts
+}
+
+/// What stands in backquotes.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+/// The rows of the first table in a text, without its head.
+fn rows(text: &str) -> Vec<Vec<String>> {
+    let lines = text.lines().skip_while(|line| !line.starts_with('|'));
+    let table = lines.take_while(|line| line.starts_with('|')).skip(2);
+    let cells = |line: &str| line.split('|').skip(1).map(|cell| cell.trim().to_owned()).collect();
+    let rows: Vec<Vec<String>> = table.map(cells).collect();
+    assert!(!rows.is_empty());
+    rows
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap()
+}
+
+fn sources() -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut folders = vec![root().join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { folders.push(path) } else { files.push(path) }
+        }
+    }
+    files
+}
