@@ -16,6 +16,7 @@ mod demo;
 mod demo_command;
 mod deployment;
 mod drain;
+mod guides;
 mod hostile;
 mod http;
 mod images;
