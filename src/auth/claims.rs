@@ -8,8 +8,9 @@ use serde_json::Value;
 
 /// What a client has proved about itself.
 ///
-/// Made only by [`Verifier::verify`](super::Verifier::verify) and
-/// [`Verifier::anonymous`](super::Verifier::anonymous). Cloning shares the content: one
+/// Made only by [`Verifier::verify`](super::Verifier::verify),
+/// [`Verifier::anonymous`](super::Verifier::anonymous) and, for operators,
+/// [`Verifier::assume`](super::Verifier::assume). Cloning shares the content: one
 /// allocation per token, however many subscriptions are judged by it.
 ///
 /// `Debug` shows nothing of the content, so that a struct with claims in it can be logged.

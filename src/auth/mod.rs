@@ -7,8 +7,9 @@
 //!
 //! # Invariants
 //!
-//! - A [`Claims`] exists only because a signature was verified, or because the settings admit
-//!   clients without a token. There is no other constructor, in tests neither.
+//! - A [`Claims`] exists only because a signature was verified, because the settings admit clients
+//!   without a token, or because an operator said them on the console or the command line
+//!   ([`Verifier::assume`]). There is no other constructor, in tests neither.
 //! - The algorithm is the key's, never the token's: a header that names another finds no key.
 //! - Nothing in a token's header but `alg` and `kid` is obeyed; no address in it is ever opened.
 //! - No error, no `Debug` and no log line of this module holds a token, a claim's value or a key.
