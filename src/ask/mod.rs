@@ -21,6 +21,7 @@
 pub mod select;
 mod pool;
 mod query;
+pub mod row;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;

@@ -48,6 +48,8 @@ pub struct TablePolicy {
     pub roles: Vec<Box<str>>,
     /// Whether it relies on what users of some services can change themselves.
     pub reads_user_metadata: bool,
+    /// What it says, as PostgreSQL prints it.
+    pub text: Box<str>,
     /// What it says, or why that is not decided here.
     pub read: Result<Policy, RuleError>,
 }
@@ -155,6 +157,7 @@ pub(super) fn read(
                 &library,
             ),
             reads_user_metadata: row.text.contains("user_metadata"),
+            text: row.text,
             name: row.name,
             kind: if row.permissive { Kind::Permissive } else { Kind::Restrictive },
             roles: row.roles,

@@ -7,6 +7,7 @@
 //! security does not guard.
 
 use crate::auth::Claims;
+use crate::catalog::policies::TablePolicy;
 use crate::catalog::snapshot::RowSecurity;
 use crate::catalog::snapshot::Table;
 use crate::change::relation::Relation;
@@ -15,8 +16,10 @@ use crate::route::plan::Refusal;
 use crate::route::policy::Policy;
 use crate::route::subscription::Request;
 use crate::rule::Rule;
+use crate::rule::RuleError;
 use crate::rule::Session;
 use crate::rule::policy::Kind;
+use crate::rule::policy::Policy as ReadPolicy;
 use crate::rule::policy::visible;
 
 /// Whether the table is open to clients at all, as far as that does not depend on who asks.
@@ -51,6 +54,37 @@ pub(super) fn admitted(
     }
 }
 
+/// The database's policies for these claims, each alone, or why it is not decided.
+pub(super) fn one_by_one<'a>(
+    context: Context<'_>,
+    claims: &'a Claims,
+    (table, relation): (&'a Table, &Relation),
+) -> Vec<(&'a TablePolicy, Result<Rule, String>)> {
+    let role = claims.role();
+    let session = Session::new(claims.json(), role, context.policies.settings());
+    let rule = |policy: &TablePolicy| {
+        let read = decidable(policy, role).map_err(|why| why.to_string())?;
+        let alone = visible(&[(read, Kind::Permissive)], relation, &session);
+        alone.map_err(|(_, error)| error.to_string())
+    };
+    table.policies.of(role).map(|policy| (policy, rule(policy))).collect()
+}
+
+/// The policy as it was read, where it is decided here for the role at all.
+fn decidable<'a>(policy: &'a TablePolicy, role: &str) -> Result<&'a ReadPolicy, Obstacle<'a>> {
+    let read = policy.read.as_ref().map_err(Obstacle::Unread)?;
+    if read.may_be_asked_by(role) { Ok(read) } else { Err(Obstacle::Uncallable) }
+}
+
+/// Why a policy is not decided here.
+#[derive(Debug, thiserror::Error)]
+enum Obstacle<'a> {
+    #[error("{0}")]
+    Unread(&'a RuleError),
+    #[error("the role may not call a function of it, so Postgres raises an error")]
+    Uncallable,
+}
+
 fn by_the_database(
     context: Context<'_>,
     claims: &Claims,
@@ -61,17 +95,11 @@ fn by_the_database(
     let mut policies = Vec::new();
     let mut names = Vec::new();
     for policy in table.policies.of(role) {
-        let unread = |error: &dyn std::fmt::Display| {
+        let read = decidable(policy, role).map_err(|error| {
             let (relation, policy) = (&request.table, &policy.name);
             tracing::warn!(%relation, %policy, role, %error, "row-level security is not decided here");
             Refusal::PolicyUnread { table: name() }
-        };
-        let read = policy.read.as_ref().map_err(|error| unread(error))?;
-        if !read.may_be_asked_by(role) {
-            return Err(unread(
-                &"the role may not call a function of it, so Postgres raises an error",
-            ));
-        }
+        })?;
         policies.push((read, policy.kind));
         names.push(&policy.name);
     }

@@ -43,6 +43,13 @@ impl<'a> Images<'a> {
         Images { kind: ImageKind::Snapshot, new, old: None, old_sent: false, condensed }
     }
 
+    /// The image of a row that is there, as far as it is known.
+    pub(crate) fn known(row: &[Cell<'a>]) -> Images<'a> {
+        let new = Some(row.iter().copied().collect());
+        let (kind, condensed) = (ImageKind::Snapshot, false);
+        Images { kind, new, old: None, old_sent: false, condensed }
+    }
+
     /// Takes a change apart.
     pub(crate) fn of(relation: &Relation, change: &ChangeKind<'a>) -> Images<'a> {
         match *change {

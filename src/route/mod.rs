@@ -22,6 +22,8 @@ mod admit;
 pub mod projection;
 mod image;
 pub mod decide;
+pub mod explain;
+pub mod lookup;
 pub mod encode;
 mod reduce;
 mod throttle;

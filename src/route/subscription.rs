@@ -23,6 +23,16 @@ pub struct Request {
     pub throttle: Option<Box<Throttle>>,
 }
 
+impl Request {
+    /// Every change of a table, with a filter or without.
+    #[must_use]
+    pub fn whole(schema: &str, name: &str, filter: Option<Filter>) -> Request {
+        let table = TableName { schema: schema.into(), name: name.into() };
+        let (events, big_numbers) = (Events::ALL, BigNumbers::AsNumbers);
+        Request { table, filter, columns: None, events, big_numbers, throttle: None }
+    }
+}
+
 /// At most one delivery per key and interval; the last one always arrives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Throttle {

@@ -28,6 +28,28 @@ pub struct Expression {
     pub(in crate::rule) node: Node,
 }
 
+impl Expression {
+    /// The parts that must all hold.
+    #[must_use]
+    pub fn clauses(&self) -> Vec<Expression> {
+        let (mut clauses, mut open) = (Vec::new(), vec![&self.node]);
+        while let Some(node) = open.pop() {
+            match node {
+                Node::All(nodes) if !nodes.is_empty() => open.extend(nodes.iter().rev()),
+                node => clauses.push(Expression { node: node.clone() }),
+            }
+        }
+        clauses
+    }
+}
+
+impl std::fmt::Display for Expression {
+    /// As SQL, to be read by people.
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.node.fmt(out)
+    }
+}
+
 /// One comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in crate::rule) enum Comparison {
