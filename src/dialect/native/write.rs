@@ -19,14 +19,14 @@ use crate::route::subscription::Op;
 const TAIL_BYTES: usize = 16 + 8 + 16 + 8 + 3 + r#","cursor":""}"#.len();
 
 /// Appends what stands before the body in the row frames of the subscription called `id`.
-pub(super) fn head(id: &str, out: &mut Vec<u8>) {
+pub(in crate::dialect) fn head(id: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(br#"{"type":"row","id":"#);
     write_string(id.as_bytes(), out);
     out.push(b',');
 }
 
 /// Appends the body of a row frame.
-pub(super) fn body(row: &RowFrame<'_>, out: &mut Vec<u8>) {
+pub(in crate::dialect) fn body(row: &RowFrame<'_>, out: &mut Vec<u8>) {
     let (op, projection) = (row.visible.op(), row.projection);
     out.extend_from_slice(br#""op":""#);
     out.extend_from_slice(op.name().as_bytes());
@@ -66,13 +66,13 @@ pub(super) fn body(row: &RowFrame<'_>, out: &mut Vec<u8>) {
 }
 
 /// What ends a row frame: the cursor, where it has one, and a brace.
-pub(super) struct Tail {
+pub(in crate::dialect) struct Tail {
     bytes: [u8; TAIL_BYTES],
     length: usize,
 }
 
 impl Tail {
-    pub(super) fn of(cursor: Option<Cursor>) -> Tail {
+    pub(in crate::dialect) fn of(cursor: Option<Cursor>) -> Tail {
         let mut bytes = [0; TAIL_BYTES];
         let mut room = bytes.as_mut_slice();
         match cursor {
@@ -84,7 +84,7 @@ impl Tail {
         Tail { bytes, length }
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(in crate::dialect) fn bytes(&self) -> &[u8] {
         self.bytes.get(..self.length).unwrap_or_default()
     }
 }
@@ -110,7 +110,7 @@ impl Label for [u8] {
 }
 
 /// What a client is told beside rows.
-pub(super) fn notice(notice: &Notice<'_>) -> serde_json::Value {
+pub(in crate::dialect) fn notice(notice: &Notice<'_>) -> serde_json::Value {
     match notice {
         Notice::Subscribed { id, cursor, projection, no_old_image } => {
             let mut json = serde_json::json!({
