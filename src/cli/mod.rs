@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod demo;
+pub mod explain;
 pub mod serve;
 pub mod tail;
 pub mod token;
@@ -57,6 +58,7 @@ enum Command {
     Serve(serve::Serve),
     Check(check::Check),
     Demo(demo::Demo),
+    Explain(explain::Explain),
     Tail(tail::Tail),
     Token(token::Token),
 }
@@ -102,6 +104,9 @@ pub enum CliError {
     /// The demo ended.
     #[error(transparent)]
     Demo(#[from] demo::DemoError),
+    /// Nothing could be explained.
+    #[error(transparent)]
+    Explain(#[from] explain::ExplainError),
     /// Following a table ended.
     #[error(transparent)]
     Tail(#[from] tail::TailError),
@@ -127,6 +132,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, CliError> {
         Command::Serve(serve) => serve.run(),
         Command::Check(check) => check.run(),
         Command::Demo(demo) => demo.run(),
+        Command::Explain(explain) => explain.run(),
         Command::Tail(tail) => tail.run(),
         Command::Token(token) => token.run(),
     }

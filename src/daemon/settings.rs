@@ -51,7 +51,7 @@ pub enum SettingsError {
 }
 
 /// Who may see what.
-pub(super) fn policies(config: &Config) -> Policies {
+pub(crate) fn policies(config: &Config) -> Policies {
     let entry = |table: &TablePolicy| {
         let policy = match &table.access {
             Access::Open => Policy::Open,
@@ -103,6 +103,12 @@ pub(crate) fn catalog(config: &Config) -> Result<catalog::Settings, SettingsErro
         roles,
         tables: tables.collect(),
     })
+}
+
+/// The same over another connection.
+pub(crate) fn catalog_over(config: &Config, url: &str) -> Result<catalog::Settings, SettingsError> {
+    let (connection, tls_mode) = connection("--reading-url", url, None)?;
+    Ok(catalog::Settings { connection, tls_mode, ..catalog(config)? })
 }
 
 fn connection(

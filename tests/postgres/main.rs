@@ -17,6 +17,7 @@ mod demo_command;
 mod deployment;
 mod drain;
 mod guides;
+mod explain;
 mod hostile;
 mod http;
 mod images;
