@@ -38,6 +38,7 @@ mod end;
 mod websocket;
 mod drain;
 pub mod inspect;
+pub mod inside;
 pub mod wire;
 mod visit;
 mod buffer;

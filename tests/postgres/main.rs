@@ -21,6 +21,7 @@ mod explain;
 mod hostile;
 mod http;
 mod images;
+mod inside;
 mod ingest;
 mod inherit;
 mod large;

@@ -9,11 +9,11 @@ use crate::deployment::Deployment;
 use crate::deployment::Plan;
 use crate::support;
 
-const ANN: &str = "a0000000-0000-4000-8000-00000000000a";
-const BOB: &str = "b0000000-0000-4000-8000-00000000000b";
+pub(crate) const ANN: &str = "a0000000-0000-4000-8000-00000000000a";
+pub(crate) const BOB: &str = "b0000000-0000-4000-8000-00000000000b";
 
 /// A deployment without a word about its tables, on a database with row-level security.
-async fn guarded(identity: &str) -> (Deployment, String) {
+pub(crate) async fn guarded(identity: &str) -> (Deployment, String) {
     let database = support::database().await;
     let name = database.name.clone();
     let schema = format!(

@@ -6,6 +6,7 @@
 
 mod delivery;
 mod demo;
+mod explained;
 mod generate;
 mod oracle;
 mod shapes;
