@@ -75,7 +75,8 @@ fn every_line_of_the_log_that_a_guide_quotes_is_one_of_the_code() {
 /// What stands between the parts of a line that vary: `…`, words in capitals, and two examples.
 fn fixed(line: &str) -> Vec<String> {
     let mut parts = vec![String::new()];
-    for word in line.split([' ', ':']).filter(|word| !word.is_empty()) {
+    let line = line.replace(':', " … ");
+    for word in line.split(' ').filter(|word| !word.is_empty()) {
         let is_variable = word.contains('…')
             || ["walcast", "replica"].contains(&word)
             || word.chars().all(|it| it.is_ascii_uppercase() || it.is_ascii_digit());
