@@ -129,7 +129,8 @@ async fn who_reads_nothing_falls_behind_and_gets_everything_all_the_same() {
     let inspector = deployment.daemon.inspector();
     let behind = async {
         let is_behind = async || {
-            inspector.sessions(10).await.unwrap().rows.iter().any(|(_, session)| session.behind)
+            let sessions = inspector.sessions(10).await;
+            sessions.is_ok_and(|listed| listed.rows.iter().any(|(_, session)| session.behind))
         };
         while !is_behind().await {}
     };
@@ -149,7 +150,8 @@ async fn a_refusal_is_an_error_and_who_drops_the_follower_is_gone() {
     let lines = followed(&deployment, "SUBSCRIBE TO orders").await;
     drop(lines);
     let gone = async {
-        while !deployment.daemon.inspector().sessions(10).await.unwrap().rows.is_empty() {}
+        let inspector = deployment.daemon.inspector();
+        while !inspector.sessions(10).await.is_ok_and(|listed| listed.rows.is_empty()) {}
     };
     timeout(DEADLINE, gone).await.unwrap();
 }

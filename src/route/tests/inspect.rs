@@ -1,10 +1,15 @@
 //! What operators are told, and what they may do.
 
 use super::*;
+use crate::ring::Gap;
+use crate::route::explain::Lookup;
+use crate::route::explain::LookupError;
+use crate::route::explain::Outcome;
 use crate::route::inspect::SessionRow;
 use crate::route::session::Close;
 use crate::route::session::Peer;
 use crate::route::session::Transport;
+use crate::route::subscription::Op;
 
 fn sessions(shard: &Shard) -> Vec<SessionRow> {
     let part = shard.list_sessions(0);
@@ -101,4 +106,56 @@ async fn a_killed_session_gets_nothing_more() {
     assert_eq!(world.shard.closing(second), None);
     assert_eq!(world.shard.kill_subject("nobody"), 0);
     assert!(sessions(&world.shard)[0].closing);
+}
+
+impl World {
+    /// What becomes of a change for a subscription with a filter.
+    fn explained(&mut self, cursor: Cursor, filter: &str) -> Result<Outcome, LookupError> {
+        let role = Some(ROLE.to_owned());
+        let settings = AuthSettings { anonymous_role: role, ..AuthSettings::default() };
+        let claims = Verifier::new(settings).unwrap().anonymous().unwrap();
+        let lookup = Lookup { cursor, claims, filter: Some(Filter::Where(filter.into())) };
+        self.shard.explain(&lookup).map(|explanation| explanation.outcome)
+    }
+
+    /// A transaction of parts of two rows each, numbered from 1.
+    fn insert_in_parts(&mut self, parts: u64) {
+        self.end += 10;
+        let mut builder =
+            TransactionBuilder::new(Xid(self.xid), Lsn::new(self.end - 5), Timestamp(0));
+        for part in 0..parts {
+            for id in [part * 2 + 1, part * 2 + 2] {
+                let text = id.to_string();
+                let mut wire = vec![0, 2, b't', 0, 0, 0, u8::try_from(text.len()).unwrap()];
+                wire.extend(text.as_bytes());
+                wire.push(b'n');
+                let new = Tuple::take(&wire).unwrap().0;
+                builder.push(&self.relation, ChangeKind::Insert { new }).unwrap();
+            }
+            let transaction = builder.cut();
+            self.shard.incoming.push_back(Feed::Transaction(Arc::new(transaction)));
+        }
+        let last = Arc::new(builder.commit(Lsn::new(self.end)));
+        self.shard.incoming.push_back(Feed::Transaction(last));
+    }
+}
+
+#[tokio::test]
+async fn a_change_is_found_by_its_cursor_in_whatever_part_it_is() {
+    let mut world = World::new(4096);
+    world.insert([7], 1);
+    world.insert_in_parts(3);
+    world.turn();
+    for id in 1..=6 {
+        let cursor = world.cursor(id);
+        let outcome = world.explained(cursor, &format!("id = {id}"));
+        assert_eq!(outcome, Ok(Outcome::Delivered(Op::Insert)), "{id}");
+        assert_eq!(world.explained(cursor, &format!("id <> {id}")), Ok(Outcome::Hidden), "{id}");
+    }
+    assert_eq!(world.explained(world.cursor(7), "true"), Err(LookupError::NoChange));
+    assert_eq!(world.explained(world.cursor(0), "true"), Err(LookupError::NoChange));
+    let after = Cursor::after(SOURCE, Lsn::new(world.end));
+    assert_eq!(world.explained(after, "true"), Err(LookupError::NoChange));
+    let before = Cursor::after(SOURCE, Lsn::new(50));
+    assert_eq!(world.explained(before, "true"), Err(LookupError::Gap(Gap::TooOld)));
 }
