@@ -17,8 +17,6 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::MissedTickBehavior;
-use tokio::time::interval;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -35,10 +33,11 @@ use crate::control::State;
 use crate::control::Stop;
 use crate::daemon::control::Desk;
 use crate::daemon::listen::Place;
-use crate::ingest;
 use crate::ingest::Meters;
 use crate::ingest::Standing;
+use crate::ingest::budget;
 use crate::ingest::error::IngestError;
+use crate::ingest::orders::Orders;
 use crate::ingest::state::Board;
 use crate::logging::notice;
 use crate::metrics::Metrics;
@@ -52,15 +51,15 @@ use crate::serve::inspect::Inspector;
 
 pub mod settings;
 mod control;
+mod poll;
 mod reload;
 mod begin;
 mod listen;
+mod wal;
 mod shard;
 
 /// Feeds that may wait for one shard. Each is a pointer; what they point to is bounded by ingest.
 const FEEDS_MAX: usize = 4096;
-/// How often the catalogue is looked at: a grant that is revoked counts after this time.
-const CATALOG_POLL: Duration = Duration::from_secs(2);
 /// How long each step of a stop may take, beyond the time that sessions are given.
 const STOP_STEP: Duration = Duration::from_secs(8);
 
@@ -105,6 +104,8 @@ pub struct Daemon {
     address: SocketAddr,
     metrics: Arc<Metrics>,
     board: Board,
+    orders: Orders,
+    wal: watch::Receiver<budget::Report>,
     meters: Arc<Meters>,
     live: Vec<watch::Receiver<bool>>,
     inspector: Inspector,
@@ -205,13 +206,15 @@ impl Daemon {
         let metrics = Arc::new(Metrics::default());
         let (asker, pool) = pool(config, &metrics)?;
         let (control, orders) = Control::new();
-        let (paused, _is_paused) = watch::channel(false);
+        let (wal, kept) = watch::channel(budget::Report::new(config.wal));
         let shards = settings::shards(config);
         let (inspector, mailboxes) = inspect::inspector(shards);
         let mut daemon = Daemon {
             address: config.listen.address,
             metrics: Arc::clone(&metrics),
             board: Board::new(),
+            orders: Orders::new(),
+            wal: kept,
             meters: Arc::default(),
             live: Vec::new(),
             inspector,
@@ -253,19 +256,13 @@ impl Daemon {
             routed.push(position);
             daemon.live.push(is_live);
         }
-        let stage = ingest::Stage {
-            settings: ingest_settings,
-            catalog: Arc::clone(&catalog),
-            feeds,
-            routed,
-            board: daemon.board.clone(),
-            meters: Arc::clone(&daemon.meters),
-            stop: daemon.stop_ingest.clone(),
-        };
+        let stage = daemon.stage(ingest_settings, Arc::clone(&catalog), feeds, routed);
         daemon.stages.spawn(begin::read_then_stream(stage));
-        daemon.tasks.spawn(poll_catalog(catalog));
+        daemon.tasks.spawn(wal::Watcher::new(config, Arc::clone(&catalog), &daemon, wal).run());
+        daemon.tasks.spawn(poll::catalog(catalog));
         daemon.tasks.spawn(pool.run());
-        daemon.tasks.spawn(Desk { orders, config: config.clone(), paused }.run());
+        let stream = daemon.orders.clone();
+        daemon.tasks.spawn(Desk { orders, config: config.clone(), stream }.run());
         Ok(daemon)
     }
 
@@ -291,6 +288,18 @@ impl Daemon {
     #[must_use]
     pub fn standing(&self) -> watch::Receiver<Standing> {
         self.board.watch()
+    }
+
+    /// How much log the slot keeps, and what is done about it.
+    #[must_use]
+    pub fn wal(&self) -> watch::Receiver<budget::Report> {
+        self.wal.clone()
+    }
+
+    /// What the stream from Postgres is asked to do.
+    #[must_use]
+    pub fn orders(&self) -> Orders {
+        self.orders.clone()
     }
 
     /// What the stream from Postgres counts.
@@ -407,25 +416,6 @@ async fn ended(stages: &mut JoinSet<Result<(), DaemonError>>) -> DaemonError {
     match stages.join_next().await {
         Some(Ok(Err(error))) => error,
         _ => DaemonError::Ended { stage: "a stage".to_owned() },
-    }
-}
-
-/// Looks at the catalogue again and again, so that grants, new tables and changed keys are seen.
-async fn poll_catalog(catalog: Arc<Catalog>) {
-    let mut ticks = interval(CATALOG_POLL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut failing = false;
-    loop {
-        ticks.tick().await;
-        match catalog.refresh().await {
-            Ok(_) => failing = false,
-            Err(error) if !failing => {
-                failing = true;
-                let error: &dyn std::error::Error = &error;
-                tracing::warn!(error, "the catalogue can't be read; what was read last counts");
-            }
-            Err(_) => {}
-        }
     }
 }
 

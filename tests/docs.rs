@@ -185,7 +185,7 @@ fn the_names_in_the_map_are_those_of_the_code() {
 #[test]
 fn the_guarantees_name_every_bound() {
     let (configuration, guarantees) = (read("docs/configuration.md"), read("docs/guarantees.md"));
-    for section in ["window", "ring", "limits", "snapshot", "drain"] {
+    for section in ["window", "wal", "ring", "limits", "snapshot", "drain"] {
         let (_, after) = configuration.split_once(&format!("### `[{section}]`")).unwrap();
         for row in rows(after) {
             let key = row.first().unwrap().trim_matches('`');

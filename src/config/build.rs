@@ -14,6 +14,8 @@ use crate::config::read::Reader;
 use crate::config::{
     Access, Config, Database, Layers, Limits, Listen, Ring, TablePolicy, Values, Window,
 };
+use crate::ingest::budget;
+use crate::ingest::budget::OverBudget;
 use crate::rule::ClaimPath;
 use crate::rule::Settings;
 use crate::rule::is_setting_name;
@@ -28,6 +30,7 @@ pub(super) fn config(reader: &mut Reader) -> Config {
             bytes: reader.integer("window.bytes"),
             age: Duration::from_secs(reader.integer("window.seconds")),
         },
+        wal: wal(reader),
         ring: Ring {
             bytes_max: reader.size("ring.bytes_max"),
             age_max: Duration::from_secs(reader.integer("ring.seconds_max")),
@@ -87,6 +90,29 @@ fn database(reader: &mut Reader) -> Database {
         publication,
         create_slot: reader.boolean("database.create_slot"),
     }
+}
+
+/// How much log the slot may keep. The window is a small part of it, or it would be shed at once.
+fn wal(reader: &mut Reader) -> budget::Settings {
+    let given = |bytes: u64| Some(bytes).filter(|bytes| *bytes > 0);
+    let warn_bytes = given(reader.integer("wal.warn_bytes"));
+    let budget_bytes = given(reader.integer("wal.budget_bytes"));
+    if let (Some(warn), Some(budget)) = (warn_bytes, budget_bytes)
+        && warn > budget
+    {
+        reader.wrong::<()>("wal.warn_bytes", "not more than wal.budget_bytes");
+    }
+    if budget_bytes.is_some_and(|budget| reader.integer("window.bytes") > budget / 4) {
+        let message = "window.bytes: more than a quarter of wal.budget_bytes, so a quarter of that \
+                       is held back";
+        reader.warnings.push(message.to_owned());
+    }
+    let over = match reader.text("wal.over_budget").as_deref() {
+        Some("keep") | None => OverBudget::Keep,
+        Some("let_go") => OverBudget::LetGo,
+        Some(_) => reader.wrong("wal.over_budget", "keep or let_go").unwrap_or_default(),
+    };
+    budget::Settings { warn_bytes, budget_bytes, over }
 }
 
 /// A file that can be read, for someone who reads it later.

@@ -34,6 +34,7 @@ use crate::auth;
 use crate::auth::Secret;
 use crate::config::read::Reader;
 use crate::config::source::Entries;
+use crate::ingest::budget;
 use crate::rule::Expression;
 use crate::rule::Settings;
 
@@ -47,6 +48,8 @@ pub struct Config {
     pub database: Database,
     /// Section `window`.
     pub window: Window,
+    /// Section `wal`: how much log the slot may keep.
+    pub wal: budget::Settings,
     /// Section `ring`.
     pub ring: Ring,
     /// Section `listen`.

@@ -7,10 +7,12 @@
 //! had, a `wal_level` that is not `logical`, a publication that is missing, a slot that is not ours
 //! to make.
 
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
+use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -26,12 +28,36 @@ use crate::ingest::Standing;
 use crate::ingest::State;
 use crate::ingest::error::back_off;
 use crate::ingest::state::Board;
+use crate::ring::feed::Feed;
+use crate::ring::feed::Routed;
 
 /// The longest wait between two attempts: an attempt costs nothing while nobody is served.
 const TRY_EVERY: Duration = Duration::from_secs(1);
 /// How often systemd hears that the start goes on, and for how long it is asked to wait each time.
 const STILL_HERE: Duration = Duration::from_secs(20);
 const PATIENCE_MICROSECONDS: u32 = 60_000_000;
+
+impl Daemon {
+    /// The stage that reads the stream, for the shards that it feeds.
+    pub(super) fn stage(
+        &self,
+        settings: ingest::Settings,
+        catalog: Arc<Catalog>,
+        feeds: Vec<mpsc::Sender<Feed>>,
+        routed: Vec<Routed>,
+    ) -> ingest::Stage {
+        ingest::Stage {
+            settings,
+            catalog,
+            feeds,
+            routed,
+            board: self.board.clone(),
+            orders: self.orders.clone(),
+            meters: Arc::clone(&self.meters),
+            stop: self.stop_ingest.clone(),
+        }
+    }
+}
 
 /// Reads the catalogue for the first time, as soon as the database lets us; then runs the stage on a
 /// thread of its own, to its end.

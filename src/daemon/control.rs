@@ -1,7 +1,6 @@
 //! The task that carries out orders, one after the other.
 
 use tokio::sync::oneshot;
-use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::control::ControlError;
@@ -11,14 +10,15 @@ use crate::control::Reloaded;
 use crate::control::Setting;
 use crate::control::Stop;
 use crate::daemon::reload;
+use crate::ingest;
 
 /// Who carries out orders.
 pub(super) struct Desk {
     pub(super) orders: Orders,
     /// What holds.
     pub(super) config: Config,
-    /// Whether the stream from Postgres shall rest; ingest looks at it.
-    pub(super) paused: watch::Sender<bool>,
+    /// What the stream from Postgres is asked to do.
+    pub(super) stream: ingest::orders::Orders,
 }
 
 impl Desk {
@@ -63,7 +63,7 @@ impl Desk {
     }
 
     fn pause(&self, paused: bool) {
-        self.paused.send_replace(paused);
+        self.stream.pause(paused);
         let was = self.orders.state.borrow().paused;
         self.orders.state.send_modify(|state| state.paused = paused);
         if was != paused {

@@ -76,7 +76,13 @@ pub(crate) fn ingest(config: &Config) -> Result<ingest::Settings, SettingsError>
         tls_mode,
         tls_ca_file: database.tls_ca_file.clone(),
         slot,
-        window: Window { bytes: config.window.bytes, age: config.window.age },
+        window: Window {
+            bytes: config
+                .wal
+                .budget_bytes
+                .map_or(config.window.bytes, |budget| config.window.bytes.min(budget / 4)),
+            age: config.window.age,
+        },
         reading: Reading { cell_bytes_max: config.limits.frame_bytes_max, ..Reading::default() },
         part_bytes: PART_BYTES.min(config.ring.bytes_max / 16),
         ..ingest::Settings::new(connection)

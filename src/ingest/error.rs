@@ -1,6 +1,7 @@
 //! What can go wrong with the stream, and what is done then.
 
 use std::io::ErrorKind;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::catalog::CatalogError;
@@ -50,6 +51,15 @@ pub enum IngestError {
         #[source]
         source: ServerError,
     },
+    /// The log is to be let go, by order: what the slot holds is given up, whoever made it.
+    #[error("the log is let go: {why}")]
+    LetGo {
+        /// Why, for a person.
+        why: Arc<str>,
+    },
+    /// The database answers nobody else, and a stream that is not read could not know.
+    #[error("the database does not answer, and the stream is not being read")]
+    Unanswered,
     /// The stage's thread can't have a runtime.
     #[error("no runtime for the stream")]
     Runtime(#[source] std::io::Error),
@@ -77,6 +87,12 @@ impl IngestError {
 }
 
 impl IngestError {
+    /// Whether what the slot holds is given up by order.
+    #[must_use]
+    pub const fn is_let_go(&self) -> bool {
+        matches!(self, IngestError::LetGo { .. })
+    }
+
     /// Whether the server could be reached, but not be believed: TLS that it does not offer, or a
     /// certificate that is not good for it. Waiting does not mend that, though while a stream is
     /// only interrupted somebody else may.
@@ -148,10 +164,12 @@ pub fn next_step(error: &IngestError, attempts: usize) -> NextStep {
         )
         | IngestError::Runtime(_)
         | IngestError::ShardGone => NextStep::Stop,
+        IngestError::LetGo { .. } => NextStep::Replace { after: Duration::ZERO },
         IngestError::Unsendable { .. } => NextStep::Reconnect { after: LONG },
         // The same bytes would come again; but a broken connection can look like this, too.
         IngestError::Assemble(_) if attempts > 2 => NextStep::Stop,
         IngestError::Assemble(_)
+        | IngestError::Unanswered
         | IngestError::Resolve { .. }
         | IngestError::Slot(SlotError::Busy { .. } | SlotError::Standby | SlotError::TooMany) => {
             NextStep::Reconnect { after }

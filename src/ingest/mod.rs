@@ -20,6 +20,7 @@
 //! - No frame is read while a shard has no room or too much is in flight, and the server still
 //!   hears from us in time.
 //! - A position is confirmed only after every shard has routed it, and held back by the window.
+//!   What is let go by order is a new `Start`, never a gap.
 //!
 //! [`Feed::Start`]: crate::ring::feed::Feed::Start
 
@@ -35,6 +36,7 @@ use crate::catalog::Catalog;
 use crate::ingest::assemble::PART_BYTES;
 use crate::ingest::error::IngestError;
 use crate::ingest::frames::Reading;
+use crate::ingest::orders::Orders;
 use crate::ingest::progress::Window;
 use crate::ingest::state::Board;
 use crate::ring::feed::Feed;
@@ -44,6 +46,7 @@ use crate::tls::TlsMode;
 pub mod run;
 mod stream;
 pub mod state;
+pub mod orders;
 pub mod error;
 pub mod connect;
 mod end_point;
@@ -55,6 +58,7 @@ pub mod slot;
 pub mod pgoutput;
 pub mod assemble;
 pub mod progress;
+pub mod budget;
 pub mod downstream;
 
 pub use state::Standing;
@@ -121,6 +125,8 @@ pub struct Stage {
     pub routed: Vec<Routed>,
     /// Where the stage stands, for operators.
     pub board: Board,
+    /// What it is asked to do while it runs.
+    pub orders: Orders,
     /// What it counts.
     pub meters: Arc<Meters>,
     /// Asks it to end: what may be confirmed is confirmed, and the stream ended in good order, so

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::Catalog;
@@ -18,6 +20,8 @@ use crate::ingest::downstream::Downstream;
 use crate::ingest::error::IngestError;
 use crate::ingest::error::NextStep;
 use crate::ingest::error::next_step;
+use crate::ingest::orders::Orders;
+use crate::ingest::orders::Wanted;
 use crate::ingest::progress::Progress;
 use crate::ingest::progress::Window;
 use crate::ingest::slot;
@@ -53,7 +57,7 @@ pub(crate) async fn run(stage: Stage) -> Result<(), IngestError> {
                 });
                 after
             }
-            NextStep::Replace { after } if ingest.settings.slot.create => {
+            NextStep::Replace { after } if ingest.settings.slot.create || error.is_let_go() => {
                 ingest.enter(State::Lost { why: Arc::clone(&why) });
                 ingest.replace = Some(Arc::clone(&why));
                 after
@@ -96,17 +100,25 @@ pub(crate) struct Ingest {
     /// What has to be reached before clients may come; absent once it was.
     target: Option<Lsn>,
     interrupted: bool,
+    orders: Orders,
+    /// What is wanted, to be woken by.
+    pub(crate) asked: watch::Receiver<Wanted>,
+    /// What was wanted last.
+    pub(crate) wanted: Wanted,
+    /// The window, as far as the server has room for it.
+    window: Window,
     /// Why the slot is to be given up; absent where it is not.
     replace: Option<Arc<str>>,
 }
 
 impl Ingest {
     fn new(stage: Stage) -> Ingest {
-        let Stage { settings, catalog, feeds, routed, board, meters, stop: _ } = stage;
+        let Stage { settings, catalog, feeds, routed, board, orders, meters, stop: _ } = stage;
+        let (asked, window) = (orders.watch(), settings.window);
         Ingest {
             downstream: Downstream::new(feeds, routed),
             catalog,
-            progress: Progress::new(settings.window, Lsn::ZERO),
+            progress: Progress::new(window, Lsn::ZERO),
             settings,
             attempts: 0,
             left: None,
@@ -116,6 +128,10 @@ impl Ingest {
             begun: false,
             target: None,
             interrupted: false,
+            asked,
+            wanted: orders.wanted(),
+            orders,
+            window,
             replace: None,
         }
     }
@@ -131,7 +147,7 @@ impl Ingest {
         };
         self.meters().connections.fetch_add(1, Ordering::Relaxed);
         tracing::info!(lsn = %self.progress.head(), "the stream begins");
-        self.enter(if self.is_live() { State::Streaming } else { State::CatchingUp });
+        self.enter_reading();
         stream.run(self, stop).await
     }
 
@@ -139,8 +155,11 @@ impl Ingest {
     async fn open(&mut self) -> Result<Stream, IngestError> {
         let mut commands = walsender::connect(&self.settings).await?;
         let system = commands.identify().await?;
+        if let Some(why) = self.orders.take_let_go() {
+            self.replace = Some(why);
+        }
         if self.replace.is_some() {
-            slot::drop_slot(&mut commands, &self.settings.slot).await?;
+            slot::give_up(&mut commands, &self.settings.slot).await?;
         }
         let slot = slot::find_or_create(&mut commands, &self.settings.slot).await?;
         let replaced = self.replace.take();
@@ -177,7 +196,37 @@ impl Ingest {
                 "the window is a quarter of max_slot_wal_keep_size, which is too small for it"
             );
         }
-        self.progress.set_window(Window { bytes, ..wanted });
+        self.window = Window { bytes, ..wanted };
+        self.set_window();
+    }
+
+    /// Takes up what is wanted now.
+    ///
+    /// # Errors
+    ///
+    /// [`IngestError::LetGo`], which ends the stream: the log is let go between two connections.
+    pub(crate) fn obey(&mut self) -> Result<(), IngestError> {
+        self.wanted = self.asked.borrow_and_update().clone();
+        if let Some(why) = self.orders.take_let_go() {
+            return Err(IngestError::LetGo { why });
+        }
+        self.set_window();
+        self.enter_reading();
+        Ok(())
+    }
+
+    fn set_window(&mut self) {
+        let nothing = Window { bytes: 0, age: Duration::ZERO };
+        self.progress.set_window(if self.wanted.shed { nothing } else { self.window });
+    }
+
+    /// The state of a stream that stands.
+    fn enter_reading(&self) {
+        self.enter(match (self.wanted.paused, self.is_live()) {
+            (true, _) => State::Paused,
+            (false, true) => State::Streaming,
+            (false, false) => State::CatchingUp,
+        });
     }
 
     /// Whether what comes from this slot follows on what was fed. Not so after a failover, where
@@ -232,7 +281,7 @@ impl Ingest {
         if self.target.is_some_and(|target| self.progress.head() >= target) {
             self.target = None;
             self.downstream.push(Feed::Live)?;
-            self.enter(State::Streaming);
+            self.enter_reading();
         }
         Ok(())
     }

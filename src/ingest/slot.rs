@@ -211,11 +211,20 @@ pub(crate) async fn find_or_create(
     Ok(Slot { confirmed_lsn, flushed_lsn, sender_timeout_ms, budget_bytes, created })
 }
 
-/// Drops the slot. What it held is gone: the next one begins at the log's end.
-pub(crate) async fn drop_slot(
-    commands: &mut Commands,
-    settings: &Settings,
-) -> Result<(), SlotError> {
+/// Gives up the log that the slot holds. Where slots are ours to make it is dropped, which frees the
+/// log at once, and made anew later; else it is moved on to the log's end, and the log becomes free
+/// as the server reads over it.
+pub(crate) async fn give_up(commands: &mut Commands, settings: &Settings) -> Result<(), SlotError> {
+    const ADVANCE: &str = "pg_replication_slot_advance";
+    if !settings.create {
+        let name = &settings.name;
+        let text = format!(
+            "SELECT {ADVANCE}('{name}', CASE WHEN pg_is_in_recovery() \
+             THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END)"
+        );
+        commands.query(ADVANCE, &text).await?;
+        return Ok(());
+    }
     let text = format!("DROP_REPLICATION_SLOT {} WAIT", settings.name.quoted());
     match commands.query("DROP_REPLICATION_SLOT", &text).await {
         // Somebody else has.

@@ -1,7 +1,7 @@
 //! One connection's stream: the loop that everything passes through.
 //!
-//! Arms in their order: stop; the time has come to tell the server something; room at the shards;
-//! frames. While a shard has no room, or too much is in flight, no frame is read. A shape that is
+//! Arms in their order: stop; what is asked of us; the time has come to tell the server something; room at the shards;
+//! frames. While a shard has no room, too much is in flight, or we are to rest, no frame is read. A shape that is
 //! new is asked for inside the last arm, with the first two still served.
 
 use std::pin::pin;
@@ -105,20 +105,23 @@ impl Stream {
         loop {
             let clear = ingest.downstream.is_clear();
             let fits = fits(ingest);
-            if !(clear && fits) {
+            let reads = clear && fits && !ingest.wanted.paused;
+            if !reads {
                 // What is not read can't be heard.
                 self.heard_at = Instant::now();
             }
+            let wake_at = self.wake_at(ingest);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return self.finish(ingest).await,
-                () = sleep_until(self.wake_at(ingest)) => self.tell(ingest).await?,
+                Ok(()) = ingest.asked.changed() => self.obey(ingest, reads)?,
+                () = sleep_until(wake_at) => self.tell(ingest).await?,
                 room = ingest.downstream.room(), if !clear => {
                     room?;
                     ingest.downstream.flush()?;
                 }
                 () = sleep(ROUTED_EVERY), if clear && !fits => {}
-                filled = self.walsender.fill(), if clear && fits => {
+                filled = self.walsender.fill(), if reads => {
                     filled?;
                     if self.take(ingest, stop).await? == Flow::Stopped {
                         return self.finish(ingest).await;
@@ -126,6 +129,18 @@ impl Stream {
                 }
             }
         }
+    }
+
+    /// Does what is wanted now; a status follows at once.
+    fn obey(&mut self, ingest: &mut Ingest, reads: bool) -> Result<(), IngestError> {
+        let was_gone = ingest.wanted.database_gone;
+        ingest.obey()?;
+        // A server that shuts down waits for whoever does not read, and says so only in the stream.
+        if ingest.wanted.database_gone && !was_gone && !reads {
+            return Err(IngestError::Unanswered);
+        }
+        self.reply_due = true;
+        Ok(())
     }
 
     /// Takes what has come, as far as the shards have room for it.

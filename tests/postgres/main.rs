@@ -43,3 +43,4 @@ mod tls;
 mod transports;
 mod values;
 mod waiting;
+mod wal;

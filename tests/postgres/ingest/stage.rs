@@ -23,6 +23,7 @@ use walcast::ingest::Settings;
 use walcast::ingest::Standing;
 use walcast::ingest::State;
 use walcast::ingest::error::IngestError;
+use walcast::ingest::orders::Orders;
 use walcast::ingest::progress::Window;
 use walcast::ingest::state::Board;
 use walcast::ring::feed::Feed;
@@ -89,6 +90,7 @@ impl Stage {
             feeds: vec![feed],
             routed: vec![routed.clone()],
             board,
+            orders: Orders::new(),
             meters: Arc::clone(&meters),
             stop: stop.clone(),
         };
