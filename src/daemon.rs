@@ -33,6 +33,7 @@ use crate::control::State;
 use crate::control::Stop;
 use crate::daemon::control::Desk;
 use crate::daemon::listen::Place;
+use crate::gate::Gate;
 use crate::ingest::Meters;
 use crate::ingest::Standing;
 use crate::ingest::budget;
@@ -49,6 +50,7 @@ use crate::serve;
 use crate::serve::inspect;
 use crate::serve::inspect::Inspector;
 
+mod descriptors;
 pub mod settings;
 mod control;
 mod poll;
@@ -204,6 +206,7 @@ impl Daemon {
         let verifier = Arc::new(Verifier::new(config.auth.clone())?);
         let catalog = Arc::new(Catalog::new(settings::catalog(config)?)?);
         let metrics = Arc::new(Metrics::default());
+        let gate = Arc::new(Gate::new(settings::gate(config), Arc::clone(&metrics)));
         let (asker, pool) = pool(config, &metrics)?;
         let (control, orders) = Control::new();
         let (wal, kept) = watch::channel(budget::Report::new(config.wal));
@@ -247,7 +250,7 @@ impl Daemon {
                 shared,
                 verifier: Arc::clone(&verifier),
                 settings: settings::shard(config),
-                serve: settings::serve(config, daemon.address),
+                serve: settings::serve(config, daemon.address, &gate),
                 stop: daemon.stop_serving.clone(),
                 mailbox,
             };

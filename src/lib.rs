@@ -21,6 +21,8 @@ pub mod metrics;
 pub mod inherit;
 // Orders to the running daemon.
 pub mod control;
+// How many clients, and how often: limits by address and subject.
+pub mod gate;
 
 // What just happened: recent transactions by position.
 pub mod ring;

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 
+use walcast::gate::Limit;
 use walcast::route::subscription::Op;
 
 /// Folders that hold nothing of ours.
@@ -50,6 +51,7 @@ fn the_protocol_s_error_codes_are_those_of_the_code() {
     let request = before_tests("src/dialect/native/request.rs");
     code.extend(after_each(&request, "code: \""));
     code.extend(after_each(&before_tests("src/serve/websocket.rs"), "session_error(\""));
+    code.insert(Limit::Requests.code().to_owned());
     assert_eq!(documented("## Error codes"), code);
 }
 
@@ -94,6 +96,9 @@ fn the_protocol_s_http_answers_are_those_of_the_code() {
     for never in ["duplicate_id", "unknown_id", "too_many_subscriptions"] {
         assert!(code.remove(never), "{never}");
     }
+    code.extend(results("src/gate/mod.rs", "pub const fn code("));
+    // Over WebSocket only.
+    assert!(code.remove(Limit::Requests.code()));
     for file in files("rs").iter().filter(|file| file.starts_with(root().join("src/serve"))) {
         let text = fs::read_to_string(file).unwrap();
         for rest in text.split("refuse(").skip(1) {
@@ -107,7 +112,8 @@ fn the_protocol_s_http_answers_are_those_of_the_code() {
     for begin in ["is answered over HTTP", "What is refused is refused by a status"] {
         for row in table(begin) {
             let codes = row[1].split('`').skip(1).step_by(2);
-            documented.extend(codes.filter(|code| !code.contains("_seconds")).map(str::to_owned));
+            let other = |code: &&str| !code.contains("_seconds") && !code.contains('-');
+            documented.extend(codes.filter(other).map(str::to_owned));
         }
     }
     documented.retain(|code| !code.contains('.'));

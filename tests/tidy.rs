@@ -12,6 +12,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("metrics", &[]),
     ("inherit", &[]),
     ("control", &[]),
+    ("gate", &["metrics"]),
     ("tls", &[]),
     ("change", &[]),
     ("rule", &["change"]),
@@ -22,26 +23,26 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("route", &["metrics", "change", "rule", "auth", "ring", "catalog", "ask"]),
     ("dialect", &["change", "ring", "catalog", "route"]),
     ("ingest", &["logging", "metrics", "tls", "change", "ring", "catalog"]),
-    ("serve", &["logging", "metrics", "auth", "route", "dialect"]),
+    ("serve", &["logging", "metrics", "gate", "auth", "route", "dialect"]),
     (
         "config",
         &[
-            "control", "tls", "change", "rule", "auth", "ring", "catalog", "ask", "route",
+            "control", "gate", "tls", "change", "rule", "auth", "ring", "catalog", "ask", "route",
             "ingest", "serve",
         ],
     ),
     (
         "daemon",
         &[
-            "logging", "metrics", "control", "inherit", "tls", "change", "rule", "auth", "ring",
-            "catalog", "ask", "route", "dialect", "ingest", "serve", "config",
+            "logging", "metrics", "control", "inherit", "gate", "tls", "change", "rule", "auth",
+            "ring", "catalog", "ask", "route", "dialect", "ingest", "serve", "config",
         ],
     ),
     (
         "cli",
         &[
-            "logging", "metrics", "control", "inherit", "tls", "change", "rule", "auth", "ring",
-            "catalog", "ask", "route", "dialect", "ingest", "serve", "config", "daemon",
+            "logging", "metrics", "control", "inherit", "gate", "tls", "change", "rule", "auth",
+            "ring", "catalog", "ask", "route", "dialect", "ingest", "serve", "config", "daemon",
         ],
     ),
 ];

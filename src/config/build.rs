@@ -10,6 +10,7 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use crate::ask;
 use crate::auth;
 use crate::auth::Material;
+use crate::config::gate;
 use crate::config::read::Reader;
 use crate::config::{
     Access, Config, Database, Layers, Limits, Listen, Ring, TablePolicy, Values, Window,
@@ -39,6 +40,7 @@ pub(super) fn config(reader: &mut Reader) -> Config {
         auth: auth(reader),
         settings: settings(reader),
         limits: limits(reader),
+        gate: gate::limits(reader),
         snapshot: ask::Settings {
             connections: reader.size("snapshot.connections"),
             waiting_max: reader.size("snapshot.waiting_max"),

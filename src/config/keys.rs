@@ -137,6 +137,18 @@ pub const KEYS: &[Key] = &[
         "Web pages of which other origins may connect, as browsers name them: `https://app.example.com`. `*` is all of them. Empty: pages of the daemon's own origin; those of others only over WebSocket and with a token.",
     ),
     key(
+        "listen.trusted_proxies",
+        Kind::Texts,
+        Some(""),
+        "The addresses or networks (`10.0.0.0/8`, `::1`) of proxies in front of walcast. Only they are believed for whom they ask; a client's address is the last in the header that is none of theirs. Empty: a client's address is the one that it connects from.",
+    ),
+    key(
+        "listen.forwarded_header",
+        Kind::Text,
+        Some("x-forwarded-for"),
+        "In which header the trusted proxies say for whom they ask: `x-forwarded-for`, or `forwarded` (RFC 7239). The other one is not read.",
+    ),
+    key(
         "auth.role_claim",
         Kind::ClaimPath,
         Some("role"),
@@ -268,6 +280,48 @@ pub const KEYS: &[Key] = &[
         seconds(2, 7200),
         Some("45"),
         "After how long without a sign of life a connection is closed. More than `ping_seconds`.",
+    ),
+    key(
+        "limits.connections",
+        count(0, 10_000_000, "connections"),
+        Some("0"),
+        "How many connections there may be, of all clients together. 0: as many as the process may have file descriptors, less 64 for everything else.",
+    ),
+    key(
+        "limits.connections_per_address",
+        count(0, 10_000_000, "connections"),
+        Some("1000"),
+        "How many of them one address may have; in IPv6, one network of 64 bits. 0: no limit. Behind a proxy, name it in `listen.trusted_proxies`, or all clients have one address.",
+    ),
+    key(
+        "limits.connections_per_subject",
+        count(0, 10_000_000, "connections"),
+        Some("100"),
+        "How many sessions one subject (`sub` of the token) may have. 0: no limit.",
+    ),
+    key(
+        "limits.handshakes_per_second_per_address",
+        count(0, 1_000_000, "handshakes"),
+        Some("200"),
+        "How often a second one address may connect or send an HTTP request, in the long run; five times as many may come at once. 0: no limit.",
+    ),
+    key(
+        "limits.rejected_tokens_per_minute",
+        count(0, 1_000_000, "tokens"),
+        Some("60"),
+        "How many tokens one address may show a minute that are not believed. Beyond that none of its tokens is looked at for a while. Expired ones don't count. 0: no limit.",
+    ),
+    key(
+        "limits.requests_per_second",
+        count(0, 1_000_000, "requests"),
+        Some("50"),
+        "How many messages a second one session may send, in the long run. Who sends more is refused the rest, and closed where it goes on. 0: no limit.",
+    ),
+    key(
+        "limits.requests_burst",
+        count(1, 1_000_000, "requests"),
+        Some("500"),
+        "How many messages of one session may come at once. A client that comes back begins all of its subscriptions at once.",
     ),
     key(
         "snapshot.connections",

@@ -20,6 +20,7 @@ pub mod keys;
 pub mod mistake;
 
 mod build;
+mod gate;
 mod read;
 mod source;
 mod values;
@@ -35,6 +36,7 @@ use crate::auth::Secret;
 use crate::config::read::Reader;
 use crate::config::source::Entries;
 use crate::ingest::budget;
+use crate::gate::Limits as GateLimits;
 use crate::rule::Expression;
 use crate::rule::Settings;
 
@@ -58,6 +60,9 @@ pub struct Config {
     pub auth: auth::Settings,
     /// Section `limits`.
     pub limits: Limits,
+    /// Sections `limits` and `listen`: how many clients, how often, and by which address. Without
+    /// `connections` it is the daemon's to say how many there may be.
+    pub gate: GateLimits,
     /// Section `snapshot`.
     pub snapshot: ask::Settings,
     /// Over how long clients are asked to come back when the daemon stops.

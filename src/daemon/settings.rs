@@ -1,6 +1,7 @@
 //! From the configuration to what each component wants to be told.
 
 use std::num::NonZero;
+use std::sync::Arc;
 use std::thread;
 
 use crate::ask;
@@ -10,6 +11,9 @@ use crate::catalog::TableName;
 use crate::config::Access;
 use crate::config::Config;
 use crate::config::TablePolicy;
+use crate::daemon::descriptors;
+use crate::gate;
+use crate::gate::Gate;
 use crate::ingest;
 use crate::ingest::assemble::PART_BYTES;
 use crate::ingest::frames::Reading;
@@ -161,8 +165,21 @@ pub(super) fn shard(config: &Config) -> route::shard::Settings {
     }
 }
 
+/// How many clients there may be, and how often they may ask.
+pub(super) fn gate(config: &Config) -> gate::Limits {
+    let mut limits = config.gate.clone();
+    // The limit is raised also where it does not say how many there may be.
+    let possible = descriptors::connections();
+    limits.connections = limits.connections.or(possible);
+    limits
+}
+
 /// What bounds a connection.
-pub(super) fn serve(config: &Config, address: std::net::SocketAddr) -> serve::Settings {
+pub(super) fn serve(
+    config: &Config,
+    address: std::net::SocketAddr,
+    gate: &Arc<Gate>,
+) -> serve::Settings {
     serve::Settings {
         address,
         request_bytes_max: config.limits.request_bytes_max,
@@ -172,6 +189,7 @@ pub(super) fn serve(config: &Config, address: std::net::SocketAddr) -> serve::Se
         ping_seconds: whole_seconds(config.limits.ping),
         origins: config.listen.origins.iter().map(|origin| origin.as_str().into()).collect(),
         drain: config.drain,
+        gate: Arc::clone(gate),
     }
 }
 

@@ -16,6 +16,8 @@ use serde::Deserialize;
 
 use crate::dialect::native::request::RequestError;
 use crate::dialect::native::write;
+use crate::gate::Limit;
+use crate::gate::Refused;
 use crate::route::plan::Refusal;
 use crate::route::session::Close;
 use crate::serve::stream::Stream;
@@ -58,6 +60,37 @@ pub(crate) fn refuse_restart() -> Answer {
     let mut answer = refuse(StatusCode::SERVICE_UNAVAILABLE, "restart", message);
     set(&mut answer, RETRY_AFTER, "2");
     answer
+}
+
+/// The refusal of a request at a limit.
+pub(crate) fn refuse_limit(refused: Refused) -> Answer {
+    let (status, limit) = (status_of_limit(refused.limit), refused.limit);
+    let mut answer = refuse(status, limit.code(), limit.message());
+    answer.headers_mut().insert(RETRY_AFTER, whole_seconds(refused).into());
+    answer
+}
+
+/// The same as it goes out to somebody whose request is not read.
+pub(crate) fn unasked(refused: Refused) -> String {
+    let (status, limit) = (status_of_limit(refused.limit), refused.limit);
+    let body = write::http_error(limit.code(), limit.message(), None).to_string();
+    format!(
+        "HTTP/1.1 {status}\r\nretry-after: {}\r\ncontent-type: application/json\r\n\
+         cache-control: no-store\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        whole_seconds(refused),
+        body.len()
+    )
+}
+
+const fn status_of_limit(limit: Limit) -> StatusCode {
+    match limit {
+        Limit::Connections => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::TOO_MANY_REQUESTS,
+    }
+}
+
+fn whole_seconds(refused: Refused) -> u64 {
+    refused.retry.as_secs().saturating_add(1)
 }
 
 /// The refusal of a request whose session ended before there was something to answer.

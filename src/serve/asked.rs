@@ -18,11 +18,13 @@ use crate::auth::Claims;
 use crate::dialect::native::query;
 use crate::dialect::native::request;
 use crate::route::subscription::Subscribe;
+use crate::serve::Doubt;
 use crate::serve::Front;
 use crate::serve::answer;
 use crate::serve::answer::Answer;
 use crate::serve::answer::refuse;
 use crate::serve::credentials;
+use crate::serve::visit::Line;
 
 /// A request's fields by name, as a `subscribe` request over WebSocket has them.
 pub(crate) type Fields = Map<String, Value>;
@@ -30,13 +32,19 @@ pub(crate) type Fields = Map<String, Value>;
 /// Whose connection it is; nobody's yet where it brings no token and none is made for it.
 pub(crate) fn claims(
     front: &Front,
+    line: &Line,
     headers: &HeaderMap,
     uri: &Uri,
 ) -> Result<Option<Claims>, Box<Answer>> {
     match credentials::token(headers, uri) {
         None => Ok(front.verifier.anonymous()),
-        Some(token) => front.verifier.verify(token).map(Some).map_err(|error| {
-            Box::new(refuse(StatusCode::UNAUTHORIZED, "bad_token", &error.to_string()))
+        Some(token) => front.believe(line.caller(), token).map(Some).map_err(|doubt| {
+            Box::new(match doubt {
+                Doubt::Token(error) => {
+                    refuse(StatusCode::UNAUTHORIZED, "bad_token", &error.to_string())
+                }
+                Doubt::TooMany(refused) => answer::refuse_limit(refused),
+            })
         }),
     }
 }
@@ -44,9 +52,10 @@ pub(crate) fn claims(
 /// The same where there is no other place for a token.
 pub(crate) fn required_claims(
     front: &Front,
+    line: &Line,
     request: &Request<Incoming>,
 ) -> Result<Claims, Box<Answer>> {
-    claims(front, request.headers(), request.uri())?.ok_or_else(|| {
+    claims(front, line, request.headers(), request.uri())?.ok_or_else(|| {
         let message = "send a token, in `Authorization: Bearer` or in the parameter `token`";
         Box::new(refuse(StatusCode::UNAUTHORIZED, "unauthenticated", message))
     })

@@ -27,6 +27,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tungstenite::handshake::derive_accept_key;
 
+use crate::gate::Entry;
+use crate::route::session::Transport;
 use crate::serve::Front;
 use crate::serve::answer;
 use crate::serve::answer::Answer;
@@ -50,9 +52,9 @@ const FAREWELL: Duration = Duration::from_secs(3);
 const LAST_REQUEST: Duration = Duration::from_secs(1);
 
 /// Serves one connection until it ends or becomes a WebSocket.
-pub(crate) async fn connection(front: Rc<Front>, socket: TcpStream) {
+pub(crate) async fn connection(front: Rc<Front>, socket: TcpStream, entry: Entry) {
     bound_silence(&front, &socket);
-    let line = Rc::new(Line::new(socket.peer_addr().ok()));
+    let line = Rc::new(Line::new(entry));
     let service = service_fn(|request| {
         let (front, line) = (Rc::clone(&front), Rc::clone(&line));
         async move { Ok::<_, Infallible>(respond(&front, &line, request).await) }
@@ -100,6 +102,11 @@ fn bound_silence(front: &Front, socket: &TcpStream) {
 
 async fn respond(front: &Rc<Front>, line: &Rc<Line>, request: Request<Incoming>) -> Answer {
     let asker = origin::asker(&front.settings.origins, request.headers());
+    if let Err(refused) = line.ask(&front.settings.gate, request.headers()) {
+        let mut answer = answer::refuse_limit(refused);
+        asker.admit(&mut answer);
+        return answer;
+    }
     let path = request.uri().path();
     let is_websocket = path == "/v1/ws";
     let may_ask = match asker {
@@ -155,11 +162,13 @@ fn upgrade(
     if front.closing.is_cancelled() {
         return Ok(answer::refuse_restart());
     }
-    let mut claims = asked::claims(front, headers, request.uri())?;
+    let mut claims = asked::claims(front, line, headers, request.uri())?;
     if *asker == Asker::Stranger && credentials::token(headers, request.uri()).is_none() {
         // It may still send a token.
         claims = None;
     }
+    let guest = line.guest(&front.settings.gate, claims.as_ref(), Transport::WebSocket);
+    let guest = guest.map_err(|refused| Box::new(answer::refuse_limit(refused)))?;
     let mut response = answer::empty(StatusCode::SWITCHING_PROTOCOLS);
     set(&mut response, UPGRADE, "websocket");
     set(&mut response, CONNECTION, "Upgrade");
@@ -169,7 +178,7 @@ fn upgrade(
     }
     let upgrade = hyper::upgrade::on(&mut request);
     // A task of its own, so that what HTTP needed is freed.
-    front.tasks.spawn_local(websocket::begin(Rc::clone(front), upgrade, (claims, line.address())));
+    front.tasks.spawn_local(websocket::begin(Rc::clone(front), upgrade, (claims, guest)));
     Ok(response)
 }
 

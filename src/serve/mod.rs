@@ -10,6 +10,7 @@
 //! - A token becomes claims here or at an `auth` request, and nothing later sees it.
 //! - A shard is never borrowed across an await.
 
+use std::cell::Cell;
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -22,19 +23,31 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::Claims;
+use crate::auth::TokenError;
 use crate::auth::Verifier;
+use crate::gate::Caller;
+use crate::gate::Gate;
+use crate::gate::Refused;
+use crate::route::encode::Encode;
+use crate::route::outbox::Wire;
+use crate::route::session::SessionKey;
+use crate::route::session::Transport;
 use crate::route::shard::Shard;
+use crate::serve::guest::Guest;
 use crate::serve::listener::Listener;
 use crate::serve::listener::Source;
 use crate::serve::wire::Socket;
 
 pub mod listener;
+mod door;
+mod guest;
 mod http;
 mod origin;
 mod credentials;
 mod asked;
 mod answer;
 mod end;
+mod framing;
 mod websocket;
 mod drain;
 pub mod inspect;
@@ -66,6 +79,8 @@ pub struct Settings {
     pub origins: Vec<Box<str>>,
     /// Over how long sessions are asked to come back when the daemon stops.
     pub drain: Duration,
+    /// Who is let in; all shards share it.
+    pub gate: Arc<Gate>,
 }
 
 /// When to stop.
@@ -86,26 +101,70 @@ pub struct Front {
     tasks: TaskTracker,
     /// Cancelled when the daemon stops: no session begins any more.
     closing: CancellationToken,
+    /// How many are being told that they are turned away.
+    told: Cell<usize>,
 }
 
-/// How long to wait after an accept that failed for want of descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long sessions have to say goodbye.
 const FAREWELL: Duration = Duration::from_secs(5);
 /// How long they have where the stop is hurried.
 const FAREWELL_HURRIED: Duration = Duration::from_secs(1);
+
+/// Why a token does not count.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Doubt {
+    /// It is not believed.
+    Token(TokenError),
+    /// It was not looked at.
+    TooMany(Refused),
+}
 
 impl Front {
     /// The front of one shard.
     #[must_use]
     pub fn new(shard: Rc<RefCell<Shard>>, verifier: Arc<Verifier>, settings: Settings) -> Front {
         let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
-        Front { shard, verifier, settings, tasks, closing }
+        Front { shard, verifier, settings, tasks, closing, told: Cell::new(0) }
+    }
+
+    /// Believes a token, or says why not. Nothing is looked at of an address that has shown too many
+    /// that were not believed; those that are merely old are honest.
+    pub(crate) fn believe(&self, caller: Option<Caller>, token: &str) -> Result<Claims, Doubt> {
+        let gate = &self.settings.gate;
+        if let Some(caller) = caller {
+            gate.may_show_token(caller).map_err(Doubt::TooMany)?;
+        }
+        let believed = self.verifier.verify(token);
+        if let (Err(error), Some(caller)) = (&believed, caller)
+            && *error != TokenError::Expired
+        {
+            gate.token_rejected(caller);
+        }
+        believed.map_err(Doubt::Token)
+    }
+
+    /// Opens a session of this guest.
+    pub(crate) fn open(
+        &self,
+        wire: Rc<dyn Wire>,
+        claims: Option<Claims>,
+        dialect: &'static dyn Encode,
+        guest: &Guest,
+    ) -> SessionKey {
+        let mut shard = self.shard.borrow_mut();
+        let key = shard.open(wire, claims, dialect);
+        shard.introduce(key, guest.peer());
+        key
     }
 
     /// Lets a connection be a WebSocket session, as after a handshake that brought these claims.
     pub fn attach(self: &Rc<Front>, socket: impl Socket, claims: Option<Claims>) {
-        websocket::start(self, socket, Vec::new(), (claims, None));
+        websocket::start(
+            self,
+            socket,
+            Vec::new(),
+            (claims, Guest::of_nobody(Transport::WebSocket)),
+        );
     }
 }
 
@@ -131,13 +190,13 @@ pub async fn run(
     let listener = Listener::listen(source)?;
     accepting.send_replace(true);
     tracing::info!(address = %front.settings.address, "accepting clients");
-    accept(&front, &listener, &stop.asked).await;
+    door::accept(&front, &listener, &stop.asked).await;
     front.closing.cancel();
     // Who is in our queue is told to come back; its reset would tell less. Who is in systemd's waits.
     while !listener.outlives_us()
-        && let Some(Ok((socket, _))) = listener.accept().now_or_never()
+        && let Some(Ok((socket, peer))) = listener.accept().now_or_never()
     {
-        front.tasks.spawn_local(http::connection(Rc::clone(&front), socket));
+        door::enter(&front, socket, peer);
     }
     drop(listener);
     drain::drain(&front, front.settings.drain, &stop.hurried).await;
@@ -157,26 +216,4 @@ pub async fn run(
     }
     accepting.send_replace(false);
     Ok(())
-}
-
-async fn accept(front: &Rc<Front>, listener: &Listener, stop: &CancellationToken) {
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((socket, _)) => {
-                // Without it a small frame would wait for the acknowledgement of the one before.
-                if socket.set_nodelay(true).is_ok() {
-                    front.tasks.spawn_local(http::connection(Rc::clone(front), socket));
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
 }

@@ -6,18 +6,22 @@
 
 use std::cell::Cell;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use hyper::HeaderMap;
+use smallvec::SmallVec;
 use tokio::sync::Notify;
 
 use crate::auth::Claims;
 use crate::dialect::native::events;
 use crate::dialect::native::events::EVENTS;
+use crate::gate::Caller;
+use crate::gate::Entry;
+use crate::gate::Gate;
+use crate::gate::Refused;
 use crate::route::outbox::Wire;
 use crate::route::session::Close;
-use crate::route::session::Peer;
 use crate::route::session::SessionKey;
 use crate::route::session::Transport;
 use crate::route::subscription::Subscribe;
@@ -26,27 +30,58 @@ use crate::serve::answer;
 use crate::serve::answer::Answer;
 use crate::serve::buffer::Buffer;
 use crate::serve::buffer::type_of;
+use crate::serve::guest::Guest;
 
 /// An HTTP connection, as the session in its answer knows it.
 #[derive(Debug, Default)]
 pub(crate) struct Line {
+    /// Absent only in tests of what a line is needed for.
+    entry: Option<Rc<Entry>>,
+    /// Who sent the request that is being answered.
+    caller: Cell<Option<Caller>>,
     session: Cell<Option<SessionKey>>,
-    /// Where the connection comes from, if that is known.
-    address: Option<SocketAddr>,
     /// Wakes the connection's task, so that it looks whether the session is to be closed. A client
     /// that reads nothing keeps the answer's body from ever being asked for more.
     pub(crate) woken: Notify,
 }
 
 impl Line {
-    /// A connection from an address, if that is known.
-    pub(crate) fn new(address: Option<SocketAddr>) -> Line {
-        Line { address, ..Line::default() }
+    pub(crate) fn new(entry: Entry) -> Line {
+        Line { entry: Some(Rc::new(entry)), ..Line::default() }
     }
 
-    /// Where the connection comes from, if that is known.
-    pub(crate) const fn address(&self) -> Option<SocketAddr> {
-        self.address
+    /// Notes who sends a request.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`] where it asks too often. The first request came with the connection, and was
+    /// counted with it.
+    pub(crate) fn ask(&self, gate: &Gate, headers: &HeaderMap) -> Result<(), Refused> {
+        let Some(entry) = &self.entry else { return Ok(()) };
+        let values = headers.get_all(entry.forwarded().header()).iter();
+        // What is no text is no address either, and hides what stands before it.
+        let texts = values.map(|value| value.to_str().unwrap_or_default());
+        let caller = entry.caller(texts.collect::<SmallVec<[&str; 2]>>().into_iter());
+        let first = self.caller.replace(Some(caller)).is_none();
+        if first && !entry.is_proxied() { Ok(()) } else { gate.handshake(caller) }
+    }
+
+    /// Who sent the request that is being answered.
+    pub(crate) const fn caller(&self) -> Option<Caller> {
+        self.caller.get()
+    }
+
+    /// What the session of this request holds on to.
+    pub(crate) fn guest(
+        &self,
+        gate: &Gate,
+        claims: Option<&Claims>,
+        transport: Transport,
+    ) -> Result<Guest, Refused> {
+        match (&self.entry, self.caller.get()) {
+            (Some(entry), Some(caller)) => Guest::new(gate, (entry, caller), claims, transport),
+            _ => Ok(Guest::of_nobody(transport)),
+        }
     }
 
     /// Whether the connection's session is to be closed.
@@ -67,6 +102,7 @@ pub(crate) struct Visit {
     front: Rc<Front>,
     line: Rc<Line>,
     key: SessionKey,
+    _guest: Guest,
 }
 
 impl Visit {
@@ -81,14 +117,11 @@ impl Visit {
         if front.closing.is_cancelled() {
             return Err(Box::new(answer::refuse_restart()));
         }
-        let key = {
-            let mut shard = front.shard.borrow_mut();
-            let key = shard.open(wire, Some(claims), &EVENTS);
-            shard.introduce(key, Peer { transport, address: line.address });
-            key
-        };
+        let guest = line.guest(&front.settings.gate, Some(&claims), transport);
+        let guest = guest.map_err(|refused| Box::new(answer::refuse_limit(refused)))?;
+        let key = front.open(wire, Some(claims), &EVENTS, &guest);
         line.session.set(Some(key));
-        Ok(Visit { front: Rc::clone(front), line: Rc::clone(line), key })
+        Ok(Visit { front: Rc::clone(front), line: Rc::clone(line), key, _guest: guest })
     }
 
     /// Begins the one subscription.

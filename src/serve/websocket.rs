@@ -3,7 +3,8 @@
 //! The session's future is alive for as long as its client is connected, ten thousand times over,
 //! so what is rare in it is boxed and what is read is small.
 
-use std::net::SocketAddr;
+use std::future::pending;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::yield_now;
+use tokio::time::Sleep;
+use tokio::time::sleep;
 use tokio::time::timeout;
 use tungstenite::Message;
 use tungstenite::error::CapacityError;
@@ -30,14 +33,18 @@ use crate::dialect::native::websocket::WEBSOCKET;
 use crate::dialect::native::websocket::framed;
 use crate::dialect::native::write;
 use crate::dialect::native::write::Welcome;
+use crate::gate::Limit;
+use crate::gate::rates::Pace;
+use crate::gate::rates::Paced;
 use crate::route::outbox::Wire;
 use crate::route::session::Close;
-use crate::route::session::Peer;
 use crate::route::session::SessionKey;
-use crate::route::session::Transport;
+use crate::serve::Doubt;
 use crate::serve::Front;
 use crate::serve::end::End;
 use crate::serve::end::goodbye;
+use crate::serve::framing::Framing;
+use crate::serve::guest::Guest;
 use crate::serve::wire::Half;
 use crate::serve::wire::Socket;
 use crate::serve::wire::SocketWire;
@@ -46,18 +53,20 @@ use crate::serve::wire::SocketWire;
 const READ_BUFFER: usize = 128;
 /// Messages taken before other sessions get their turn.
 const MESSAGES_STEP: usize = 32;
+/// Bytes taken before other sessions get their turn: very many small frames, or fragments of a
+/// message that never ends, would keep the thread to themselves.
+const BYTES_STEP: usize = 64 << 10;
 /// How long a session that ends may take to send what it must.
 const FAREWELL: Duration = Duration::from_secs(3);
+
+/// How the session of a client ends that began a message and did not end it.
+const TOO_LATE: End = End { code: 4408, reason: "the request did not end in time" };
 
 /// After what time a client comes back whose session began when the daemon was about to stop.
 const LATE_RETRY: Duration = Duration::from_secs(2);
 
 /// Takes over a connection that was upgraded.
-pub(crate) async fn begin(
-    front: Rc<Front>,
-    upgrade: OnUpgrade,
-    (claims, address): (Option<Claims>, Option<SocketAddr>),
-) {
+pub(crate) async fn begin(front: Rc<Front>, upgrade: OnUpgrade, who: (Option<Claims>, Guest)) {
     let Ok(upgraded) = upgrade.await else { return };
     let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
     let Parts { io, read_buf, .. } = parts;
@@ -69,7 +78,7 @@ pub(crate) async fn begin(
     let early = read_buf.to_vec();
     drop(read_buf);
     // A task of its own once more: this one's future also has room for the handshake.
-    start(&front, socket, early, (claims, address));
+    start(&front, socket, early, who);
 }
 
 /// Lets a connection be a session, of which `early` was read already.
@@ -77,11 +86,9 @@ pub(crate) fn start(
     front: &Rc<Front>,
     socket: impl Socket,
     early: Vec<u8>,
-    (claims, address): (Option<Claims>, Option<SocketAddr>),
+    who: (Option<Claims>, Guest),
 ) {
-    let session = Session::open(Rc::clone(front), socket, early, claims);
-    let peer = Peer { transport: Transport::WebSocket, address };
-    front.shard.borrow_mut().introduce(session.key, peer);
+    let session = Session::open(Rc::clone(front), socket, early, who);
     front.tasks.spawn_local(session.run());
 }
 
@@ -90,6 +97,10 @@ struct Session<S: Socket> {
     wire: Rc<SocketWire<S>>,
     key: SessionKey,
     context: WebSocketContext,
+    guest: Box<Guest>,
+    framing: Framing,
+    /// Until when the message must have come that was begun.
+    late: Option<Pin<Box<Sleep>>>,
 }
 
 enum Step {
@@ -102,7 +113,12 @@ enum Step {
 }
 
 impl<S: Socket> Session<S> {
-    fn open(front: Rc<Front>, socket: S, early: Vec<u8>, claims: Option<Claims>) -> Session<S> {
+    fn open(
+        front: Rc<Front>,
+        socket: S,
+        early: Vec<u8>,
+        (claims, guest): (Option<Claims>, Guest),
+    ) -> Session<S> {
         let wire = Rc::new(SocketWire { socket, woken: Notify::new() });
         let settings = &front.settings;
         let welcome = write::welcome(&Welcome {
@@ -113,8 +129,8 @@ impl<S: Socket> Session<S> {
         });
         let shared: Rc<dyn Wire> = Rc::<SocketWire<S>>::clone(&wire);
         let key = {
+            let key = front.open(shared, claims, &WEBSOCKET, &guest);
             let mut shard = front.shard.borrow_mut();
-            let key = shard.open(shared, claims, &WEBSOCKET);
             shard.send(key, &Bytes::from(framed(&welcome)));
             if front.closing.is_cancelled() {
                 // Its handshake was answered in the last moment before.
@@ -127,8 +143,10 @@ impl<S: Socket> Session<S> {
             .write_buffer_size(0)
             .max_message_size(Some(settings.request_bytes_max))
             .max_frame_size(Some(settings.request_bytes_max));
+        let mut framing = Framing::default();
+        framing.take(&early);
         let context = WebSocketContext::from_partially_read(early, Role::Server, Some(config));
-        Session { front, wire, key, context }
+        Session { front, wire, key, context, guest: Box::new(guest), framing, late: None }
     }
 
     async fn run(mut self) {
@@ -148,11 +166,14 @@ impl<S: Socket> Session<S> {
             }
             let drained = self.front.shard.borrow_mut().drain(self.key);
             let Ok(drained) = drained else { break None };
-            let (socket, flooded) = (&self.wire.socket, self.is_flooded());
+            let flooded = self.is_flooded();
+            self.watch(flooded);
+            let (socket, late) = (&self.wire.socket, self.late.as_mut());
             tokio::select! {
                 ready = socket.readable(), if !flooded => if ready.is_err() { break None },
                 ready = socket.writable(), if !drained => if ready.is_err() { break None },
                 () = self.wire.woken.notified() => {}
+                () = reached(late) => break Some(TOO_LATE),
             }
         };
         if let Some(end) = end {
@@ -166,26 +187,39 @@ impl<S: Socket> Session<S> {
         self.front.shard.borrow().is_flooded(self.key)
     }
 
+    /// Sees to it that a message that was begun comes to its end. While requests wait nothing is read,
+    /// and that is not the client's fault.
+    fn watch(&mut self, flooded: bool) {
+        if flooded || self.framing.is_whole() {
+            self.late = None;
+        } else if self.late.is_none() {
+            self.late = Some(Box::pin(sleep(self.front.settings.handshake)));
+        }
+    }
+
     /// Takes messages until there are none, or enough.
     fn read(&mut self) -> Step {
+        let mut left = BYTES_STEP;
         for _ in 0..MESSAGES_STEP {
-            let shard = &self.front.shard;
-            let mut half = Half { wire: &self.wire, shard, key: self.key };
-            match self.context.read(&mut half) {
+            let Session { front, wire, framing, context, key, .. } = self;
+            let (shard, key) = (&front.shard, *key);
+            let mut half = Half { wire: &**wire, shard, key, framing, left: &mut left };
+            match context.read(&mut half) {
                 Ok(message) => {
-                    shard.borrow_mut().heard(self.key);
+                    shard.borrow_mut().heard(key);
                     if let Some(end) = self.take(&message) {
                         return Step::Over(Some(end));
                     }
                     // Sends the pong to a ping, and the answer to a close.
-                    let mut half =
-                        Half { wire: &self.wire, shard: &self.front.shard, key: self.key };
-                    if self.context.flush(&mut half).is_err() {
+                    let Session { front, wire, framing, context, .. } = self;
+                    let (shard, wire) = (&front.shard, &**wire);
+                    let mut half = Half { wire, shard, key, framing, left: &mut left };
+                    if context.flush(&mut half).is_err() {
                         return Step::Over(None);
                     }
                 }
                 Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    return Step::Blocked;
+                    return if left == 0 { Step::More } else { Step::Blocked };
                 }
                 Err(error) => return Step::Over(end_of(&error)),
             }
@@ -194,11 +228,31 @@ impl<S: Socket> Session<S> {
     }
 
     fn take(&mut self, message: &Message) -> Option<End> {
+        match self.guest.pace.as_ref().map_or(Paced::Served, Pace::take) {
+            Paced::Served => {}
+            Paced::TooSoon => return self.too_soon(message),
+            Paced::Abused => {
+                self.front.settings.gate.count(Limit::Requests);
+                return Some(End { code: 4429, reason: "too_many_requests" });
+            }
+        }
         match message {
             Message::Text(text) => self.request(text.as_str()),
             Message::Binary(_) => Some(End { code: 1003, reason: "requests are text" }),
             Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => None,
         }
+    }
+
+    /// Refuses a message that came too soon after those before it.
+    fn too_soon(&self, message: &Message) -> Option<End> {
+        // Pings are answered already, and are counted.
+        let Message::Text(text) = message else { return None };
+        let limit = Limit::Requests;
+        self.front.settings.gate.count(limit);
+        let id = request::id_of(text.as_str());
+        let frame = write::error(id.as_deref(), limit.code(), limit.message(), None);
+        self.front.shard.borrow_mut().send(self.key, &Bytes::from(framed(&frame)));
+        None
     }
 
     fn request(&mut self, text: &str) -> Option<End> {
@@ -238,11 +292,17 @@ impl<S: Socket> Session<S> {
     }
 
     fn authenticate(&mut self, token: &str) -> Option<End> {
+        let believed = self.front.believe(self.guest.caller, token);
         let mut shard = self.front.shard.borrow_mut();
-        let claims = match self.front.verifier.verify(token) {
+        let claims = match believed {
             Ok(claims) => claims,
-            Err(error) => {
-                let frame = write::session_error("bad_token", &error.to_string());
+            Err(doubt) => {
+                let frame = match doubt {
+                    Doubt::Token(error) => write::session_error("bad_token", &error.to_string()),
+                    Doubt::TooMany(refused) => {
+                        write::session_error("too_many_bad_tokens", refused.limit.message())
+                    }
+                };
                 shard.send(self.key, &Bytes::from(framed(&frame)));
                 // A session that has claims keeps them; one that has none may try again until its
                 // time is over.
@@ -255,6 +315,9 @@ impl<S: Socket> Session<S> {
             let frame = write::session_error("subject_changed", message);
             shard.send(self.key, &Bytes::from(framed(&frame)));
             return None;
+        }
+        if self.guest.claim(&self.front.settings.gate, &claims).is_err() {
+            return Some(End { code: 4429, reason: "too_many_of_subject" });
         }
         let role = claims.role().to_owned();
         shard.send(self.key, &Bytes::from(framed(&write::authenticated(&role))));
@@ -295,7 +358,8 @@ impl<S: Socket> Session<S> {
         loop {
             match self.wire.socket.try_read(&mut unread) {
                 Ok(0) => return,
-                Ok(_) => {}
+                // Whoever floods us goes on; the others must have their turn.
+                Ok(_) => yield_now().await,
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                     if self.wire.socket.readable().await.is_err() {
                         return;
@@ -310,6 +374,14 @@ impl<S: Socket> Session<S> {
 impl<S: Socket> Drop for Session<S> {
     fn drop(&mut self) {
         self.front.shard.borrow_mut().close(self.key);
+    }
+}
+
+/// Waits for a time, where there is one.
+async fn reached(late: Option<&mut Pin<Box<Sleep>>>) {
+    match late {
+        Some(late) => late.await,
+        None => pending().await,
     }
 }
 

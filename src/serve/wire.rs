@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use crate::route::outbox::Wire;
 use crate::route::session::SessionKey;
 use crate::route::shard::Shard;
+use crate::serve::framing::Framing;
 
 /// What a session needs of its connection: TCP, or a pipe where the network is simulated.
 #[expect(async_fn_in_trait, reason = "a session never leaves its shard's thread")]
@@ -109,11 +110,21 @@ pub(crate) struct Half<'a, S> {
     pub(crate) wire: &'a SocketWire<S>,
     pub(crate) shard: &'a RefCell<Shard>,
     pub(crate) key: SessionKey,
+    /// Follows what is read.
+    pub(crate) framing: &'a mut Framing,
+    /// How many bytes may be read before others have their turn.
+    pub(crate) left: &'a mut usize,
 }
 
 impl<S: Socket> Read for Half<'_, S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.wire.socket.try_read(buffer)
+        if *self.left == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let count = self.wire.socket.try_read(buffer)?;
+        self.framing.take(buffer.get(..count).unwrap_or_default());
+        *self.left = self.left.saturating_sub(count);
+        Ok(count)
     }
 }
 

@@ -147,6 +147,7 @@ fn configuration(port: u16, postgres: u16, profile: Profile) -> String {
     text.push_str(&format!(
         "[window]\nseconds = {}\nbytes = {}\n[ring]\nseconds_max = {}\nbytes_max = {}\n\
          [limits]\nping_seconds = 1\nsilence_seconds = 4\noutbox_bytes_max = {}\n\
+         connections_per_address = 0\nhandshakes_per_second_per_address = 0\n\
          [snapshot]\nrows_max = 1000000\nbytes_max = 1073741824\nheld_bytes_max = 4294967296\n",
         window.seconds,
         window.bytes,

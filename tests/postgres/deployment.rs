@@ -141,8 +141,10 @@ fn configuration(database: &Database, role: &str, plan: &Plan<'_>) -> (Config, F
     let secret = folder.join(format!("{name}.secret"));
     let anonymous =
         if plan.anonymous { format!("anonymous_role = '{role}'\n") } else { String::new() };
+    // All clients have one address here, and ask again and again until something is so.
     let text = format!(
-        "[database]\nurl = '{}'\nslot = '{}'\n[drain]\nseconds = 0\n[listen]\naddress = '127.0.0.1:0'\n\
+        "[limits]\nconnections_per_address = 0\nhandshakes_per_second_per_address = 0\n\
+         requests_per_second = 0\n[database]\nurl = '{}'\nslot = '{}'\n[drain]\nseconds = 0\n[listen]\naddress = '127.0.0.1:0'\n\
          [auth]\nroles = ['{role}']\n{anonymous}\
          [[auth.keys]]\nalgorithm = 'HS256'\nsecret_file = '{}'\n{}",
         database.connection_string(),
@@ -159,6 +161,7 @@ fn configuration(database: &Database, role: &str, plan: &Plan<'_>) -> (Config, F
 }
 
 /// A WebSocket client that reads what it is told, and fails rather than wait for ever.
+#[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     /// The `welcome` frame.

@@ -25,6 +25,7 @@ mod inside;
 mod ingest;
 mod inherit;
 mod large;
+mod limits;
 mod policies;
 mod rules;
 mod program;

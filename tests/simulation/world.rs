@@ -22,6 +22,8 @@ use walcast::catalog::TableName;
 use walcast::change::cursor::Position;
 use walcast::change::cursor::Source;
 use walcast::change::lsn::Lsn;
+use walcast::gate::Gate;
+use walcast::gate::Limits;
 use walcast::metrics::Metrics;
 use walcast::ring;
 use walcast::ring::feed::Feed;
@@ -184,6 +186,7 @@ impl World {
             silence: Duration::from_secs(SILENCE_SECONDS.into()),
             origins: Vec::new(),
             drain: Duration::from_secs(1),
+            gate: Arc::new(Gate::new(Limits::default(), Arc::clone(&self.metrics))),
         };
         let front = Front::new(Rc::clone(&shard), Arc::clone(&self.verifier), settings);
         let (feeds, receiver) = mpsc::channel(FEEDS);

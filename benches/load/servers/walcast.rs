@@ -48,6 +48,11 @@ bytes_max = {ring_bytes}
 [listen]
 address = "{address}"
 
+# All clients have one address here.
+[limits]
+connections_per_address = 0
+handshakes_per_second_per_address = 0
+
 [auth]
 anonymous_role = "bench_reader"
 

@@ -162,6 +162,13 @@ impl Id {
     }
 }
 
+/// Which subscription a request is about that is not read; none where it does not say.
+#[must_use]
+pub fn id_of(text: &str) -> Option<String> {
+    let envelope: Envelope = serde_json::from_str(text).ok()?;
+    envelope.id.map(Id::into_text).filter(|id| id.len() <= ID_BYTES_MAX)
+}
+
 /// Reads one request.
 ///
 /// # Errors

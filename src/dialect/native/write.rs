@@ -203,7 +203,9 @@ fn refused(id: Option<&str>, refusal: &Refusal) -> serde_json::Value {
     error(id, refusal.code(), &refusal.to_string(), refusal.hint().as_deref())
 }
 
-fn error(id: Option<&str>, code: &str, message: &str, hint: Option<&str>) -> serde_json::Value {
+/// An `error` frame, about a subscription where there is an `id`.
+#[must_use]
+pub fn error(id: Option<&str>, code: &str, message: &str, hint: Option<&str>) -> serde_json::Value {
     let mut json = serde_json::json!({ "type": "error", "code": code, "message": message });
     if let Some(id) = id {
         set(&mut json, "id", id);

@@ -1,0 +1,84 @@
+//! Where connections come in, or are turned away.
+//!
+//! Who is turned away is told why, as far as that costs little: a few at a time get an answer
+//! without being asked what they want; when there are more, the rest are just closed.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::gate::Refused;
+use crate::serve::Front;
+use crate::serve::answer;
+use crate::serve::http;
+use crate::serve::listener::Listener;
+
+/// How long to wait after an accept that failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How many of a shard are told at a time why they are turned away.
+const TOLD_MAX: usize = 64;
+/// How long that may take.
+const TELLING: Duration = Duration::from_secs(2);
+/// What is read of those that are turned away: as much as an honest client sends at once.
+const UNREAD_MAX: u64 = 64 << 10;
+
+/// Accepts connections until it is told to stop.
+pub(crate) async fn accept(front: &Rc<Front>, listener: &Listener, stop: &CancellationToken) {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((socket, peer)) => enter(front, socket, peer),
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Lets a connection in, or turns it away.
+pub(crate) fn enter(front: &Rc<Front>, socket: TcpStream, peer: SocketAddr) {
+    // Without it a small frame would wait for the acknowledgement of the one before.
+    if socket.set_nodelay(true).is_err() {
+        return;
+    }
+    match front.settings.gate.connect(peer) {
+        Ok(entry) => {
+            front.tasks.spawn_local(http::connection(Rc::clone(front), socket, entry));
+        }
+        Err(refused) => turn_away(front, socket, refused),
+    }
+}
+
+fn turn_away(front: &Rc<Front>, socket: TcpStream, refused: Refused) {
+    if front.told.get() >= TOLD_MAX {
+        return;
+    }
+    front.told.set(front.told.get() + 1);
+    let told = Rc::clone(front);
+    front.tasks.spawn_local(async move {
+        let _too_slow = timeout(TELLING, tell(socket, refused)).await.is_err();
+        told.told.set(told.told.get().saturating_sub(1));
+    });
+}
+
+/// Answers before anything was asked. The request is read, because closing a socket with unread
+/// bytes would reset the connection and lose the answer.
+async fn tell(mut socket: TcpStream, refused: Refused) -> std::io::Result<()> {
+    socket.write_all(answer::unasked(refused).as_bytes()).await?;
+    socket.shutdown().await?;
+    let mut unread = [0; 512];
+    let mut rest = socket.take(UNREAD_MAX);
+    while rest.read(&mut unread).await? > 0 {}
+    Ok(())
+}
