@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
+use std::process::Command;
 
 /// The parts of the protocol's description that have tables of codes. They are those of the code
 /// (`tests/docs.rs`).
@@ -70,6 +71,47 @@ fn every_line_of_the_log_that_a_guide_quotes_is_one_of_the_code() {
         }
     }
     assert!(lines > 5, "{lines}");
+}
+
+/// Runs each command with `--help` behind it: what is unknown before that is an error.
+#[test]
+fn every_command_of_a_document_is_understood() {
+    let program = env!("CARGO_BIN_EXE_walcast");
+    let mut commands = BTreeSet::new();
+    for document in documents() {
+        let text = fs::read_to_string(document).unwrap();
+        let blocks: String = text.split("```sh\n").skip(1).map(before_fence).collect();
+        let lines = blocks.replace("\\\n", "");
+        commands
+            .extend(lines.lines().filter(|line| line.starts_with("walcast ")).map(str::to_owned));
+        // Between the blocks, where quotes are not code's own.
+        for part in text.split("```").step_by(2) {
+            let codes = quoted(part).filter(|code| code.starts_with("walcast "));
+            commands.extend(codes.map(str::to_owned));
+        }
+    }
+    // The name of a connection.
+    commands.remove("walcast asking");
+    for command in &commands {
+        let script = format!("walcast() {{ '{program}' \"$@\" --help; }}; {command}");
+        let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{command}: {said}");
+    }
+    assert!(commands.len() > 5, "{commands:?}");
+}
+
+fn before_fence(block: &str) -> &str {
+    block.split("```").next().unwrap()
+}
+
+/// Every document for people.
+fn documents() -> Vec<PathBuf> {
+    let folder = fs::read_dir(root().join("docs")).unwrap();
+    let mut documents: Vec<PathBuf> = folder.map(|entry| entry.unwrap().path()).collect();
+    documents.push(root().join("README.md"));
+    documents.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
+    documents
 }
 
 /// What stands between the parts of a line that vary: `…`, words in capitals, and two examples.
