@@ -8,7 +8,7 @@ FAULTS =
 # `make simulation SEEDS=100000`
 SEEDS = 10000
 
-.PHONY: demo test simulation test-all-postgres faults bench
+.PHONY: demo test simulation test-all-postgres faults bench deb deb-test
 
 # A private Postgres, traffic, the daemon, and the changes as a client sees them. Ctrl-C ends it.
 demo:
@@ -49,3 +49,16 @@ faults:
 bench:
 	.ci/needs cargo cc postgres npm
 	cargo bench --locked --bench load
+
+# The Debian package, in target/debian; docs/install.md says how to go on.
+deb:
+	.ci/needs cargo cc binutils
+	.ci/deb
+
+# The package tried in a Debian of its own, with systemd running: installed, started, restarted,
+# upgraded, purged. As root; ten minutes at the first time.
+# `make deb-test DEB=--debug` packs the program that the tests use.
+DEB =
+deb-test:
+	.ci/needs cargo cc binutils nspawn
+	.ci/deb-test $(DEB)

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod demo;
 pub mod explain;
+pub mod package;
 pub mod serve;
 pub mod tail;
 pub mod token;
@@ -61,6 +62,10 @@ enum Command {
     Explain(explain::Explain),
     Tail(tail::Tail),
     Token(token::Token),
+    #[command(hide = true)]
+    Completions(package::Completions),
+    #[command(hide = true)]
+    Man(package::Man),
 }
 
 /// Where the configuration is.
@@ -135,5 +140,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, CliError> {
         Command::Explain(explain) => explain.run(),
         Command::Tail(tail) => tail.run(),
         Command::Token(token) => token.run(),
+        Command::Completions(completions) => completions.run(),
+        Command::Man(man) => man.run(),
     }
 }
