@@ -9,7 +9,6 @@
 //! for that it is waited (`daemon/begin.rs`). A stage that ends although nobody asked it to ends the daemon: half a daemon would look
 //! alive.
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +16,6 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::ask::Asker;
@@ -33,8 +31,8 @@ use crate::control::State;
 use crate::control::Stop;
 use crate::daemon::control::Desk;
 use crate::daemon::listen::Place;
+use crate::daemon::stopping::STOP_STEP;
 use crate::gate::Gate;
-use crate::ingest::Meters;
 use crate::ingest::Standing;
 use crate::ingest::budget;
 use crate::ingest::error::IngestError;
@@ -58,12 +56,12 @@ mod reload;
 mod begin;
 mod listen;
 mod wal;
+mod operators;
+mod stopping;
 mod shard;
 
 /// Feeds that may wait for one shard. Each is a pointer; what they point to is bounded by ingest.
 const FEEDS_MAX: usize = 4096;
-/// How long each step of a stop may take, beyond the time that sessions are given.
-const STOP_STEP: Duration = Duration::from_secs(8);
 
 /// Why the daemon can't start, or did not go on.
 #[derive(Debug, thiserror::Error)]
@@ -108,16 +106,19 @@ pub struct Daemon {
     board: Board,
     orders: Orders,
     wal: watch::Receiver<budget::Report>,
-    meters: Arc<Meters>,
+    admin: Option<SocketAddr>,
     live: Vec<watch::Receiver<bool>>,
     inspector: Inspector,
     stages: JoinSet<Result<(), DaemonError>>,
     /// What is done on the caller's runtime.
     tasks: JoinSet<()>,
     control: Control,
+    /// The operator's thread, which ends last.
+    operators: JoinSet<Result<(), DaemonError>>,
     drain: Duration,
     stop_serving: serve::Stop,
     stop_ingest: CancellationToken,
+    stop_operators: CancellationToken,
 }
 
 /// What the process is told from outside.
@@ -205,29 +206,16 @@ impl Daemon {
         let ingest_settings = settings::ingest(config)?;
         let verifier = Arc::new(Verifier::new(config.auth.clone())?);
         let catalog = Arc::new(Catalog::new(settings::catalog(config)?)?);
-        let metrics = Arc::new(Metrics::default());
+        let metrics = begin_metrics(config);
         let gate = Arc::new(Gate::new(settings::gate(config), Arc::clone(&metrics)));
         let (asker, pool) = pool(config, &metrics)?;
         let (control, orders) = Control::new();
         let (wal, kept) = watch::channel(budget::Report::new(config.wal));
         let shards = settings::shards(config);
         let (inspector, mailboxes) = inspect::inspector(shards);
-        let mut daemon = Daemon {
-            address: config.listen.address,
-            metrics: Arc::clone(&metrics),
-            board: Board::new(),
-            orders: Orders::new(),
-            wal: kept,
-            meters: Arc::default(),
-            live: Vec::new(),
-            inspector,
-            stages: JoinSet::new(),
-            tasks: JoinSet::new(),
-            control,
-            drain: config.drain,
-            stop_serving: serve::Stop::default(),
-            stop_ingest: CancellationToken::new(),
-        };
+        let mut daemon = Daemon::new(config, Arc::clone(&metrics), control, inspector);
+        daemon.wal = kept;
+        daemon.serve_operators(config.admin)?;
         let (mut feeds, mut routed) = (Vec::new(), Vec::new());
         let mut place = Place::take(daemon.address)?;
         for (number, mailbox) in mailboxes.into_iter().enumerate() {
@@ -262,11 +250,38 @@ impl Daemon {
         let stage = daemon.stage(ingest_settings, Arc::clone(&catalog), feeds, routed);
         daemon.stages.spawn(begin::read_then_stream(stage));
         daemon.tasks.spawn(wal::Watcher::new(config, Arc::clone(&catalog), &daemon, wal).run());
-        daemon.tasks.spawn(poll::catalog(catalog));
+        daemon.tasks.spawn(poll::catalog(catalog, metrics));
         daemon.tasks.spawn(pool.run());
         let stream = daemon.orders.clone();
         daemon.tasks.spawn(Desk { orders, config: config.clone(), stream }.run());
         Ok(daemon)
+    }
+
+    /// A daemon of which nothing runs yet.
+    fn new(
+        config: &Config,
+        metrics: Arc<Metrics>,
+        control: Control,
+        inspector: Inspector,
+    ) -> Daemon {
+        Daemon {
+            address: config.listen.address,
+            board: Board::new(Arc::clone(&metrics)),
+            metrics,
+            orders: Orders::new(),
+            wal: watch::channel(budget::Report::new(config.wal)).1,
+            admin: None,
+            live: Vec::new(),
+            inspector,
+            stages: JoinSet::new(),
+            tasks: JoinSet::new(),
+            control,
+            operators: JoinSet::new(),
+            drain: config.drain,
+            stop_serving: serve::Stop::default(),
+            stop_ingest: CancellationToken::new(),
+            stop_operators: CancellationToken::new(),
+        }
     }
 
     /// The address that clients connect to, with the port that was found where the settings say 0.
@@ -305,10 +320,10 @@ impl Daemon {
         self.orders.clone()
     }
 
-    /// What the stream from Postgres counts.
+    /// Where operators ask, with the port that was found where the settings say 0.
     #[must_use]
-    pub fn meters(&self) -> &Meters {
-        &self.meters
+    pub const fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin
     }
 
     /// Who asks the shards what they are doing.
@@ -332,62 +347,20 @@ impl Daemon {
             }
         };
         tokio::select! {
-            () = all => Ok(()),
-            error = ended(&mut self.stages) => Err(error),
+            () = all => {
+                self.metrics.health.clear("starting");
+                Ok(())
+            }
+            error = ended(&mut self.stages, &mut self.operators) => Err(error),
         }
     }
 
     /// Returns when a stage ends although nobody asked it to, and says why.
     pub async fn ended(&mut self) -> DaemonError {
-        ended(&mut self.stages).await
+        ended(&mut self.stages, &mut self.operators).await
     }
 
-    /// Stops every stage against the data's direction: sessions, over the time that the settings
-    /// give them, then the stream, whose last status tells Postgres what was routed, then the
-    /// shards, which empty their channels.
-    pub async fn stop(self) {
-        self.drain(std::future::pending()).await;
-    }
-
-    /// The same; when `hurry` returns, sessions that are left get no more time.
-    pub async fn drain(mut self, hurry: impl Future<Output = ()>) {
-        self.stop_serving.asked.cancel();
-        let hurried = self.stop_serving.hurried.clone();
-        let hurry = async {
-            hurry.await;
-            hurried.cancel();
-            std::future::pending::<()>().await;
-        };
-        let sessions = async {
-            for shard in &mut self.live {
-                let _gone = shard.wait_for(|live| !*live).await;
-            }
-        };
-        let closed = async {
-            tokio::select! {
-                () = sessions => {}
-                () = hurry => {}
-            }
-        };
-        if timeout(self.drain.saturating_add(STOP_STEP), closed).await.is_err() {
-            tracing::warn!("sessions were not closed in time");
-        }
-        self.stop_ingest.cancel();
-        let stages = async {
-            while let Some(stage) = self.stages.join_next().await {
-                if let Ok(Err(error)) = stage {
-                    let error: &dyn std::error::Error = &error;
-                    tracing::warn!(error, "a stage failed while stopping");
-                }
-            }
-        };
-        if timeout(STOP_STEP, stages).await.is_err() {
-            tracing::warn!("stages did not end in time");
-        }
-        self.tasks.shutdown().await;
-    }
-
-    /// Starts a thread and watches its end.
+    /// Starts a stage's thread and watches its end.
     fn spawn(
         &mut self,
         name: String,
@@ -401,12 +374,11 @@ impl Daemon {
     }
 }
 
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        self.stop_serving.asked.cancel();
-        self.stop_serving.hurried.cancel();
-        self.stop_ingest.cancel();
-    }
+/// Metrics of a daemon that starts.
+fn begin_metrics(config: &Config) -> Arc<Metrics> {
+    let metrics = Metrics::recording(config.admin.metrics);
+    metrics.health.unready("starting", "the daemon starts");
+    Arc::new(metrics)
 }
 
 /// Who asks Postgres for rows, and who answers; not started yet.
@@ -415,8 +387,16 @@ fn pool(config: &Config, metrics: &Arc<Metrics>) -> Result<(Asker, Pool), Daemon
     Ok(Pool::new(settings::ask(config), dial, Arc::clone(metrics)))
 }
 
-async fn ended(stages: &mut JoinSet<Result<(), DaemonError>>) -> DaemonError {
-    match stages.join_next().await {
+async fn ended(
+    stages: &mut JoinSet<Result<(), DaemonError>>,
+    operators: &mut JoinSet<Result<(), DaemonError>>,
+) -> DaemonError {
+    let first = tokio::select! {
+        Some(ended) = stages.join_next() => Some(ended),
+        Some(ended) = operators.join_next() => Some(ended),
+        else => None,
+    };
+    match first {
         Some(Ok(Err(error))) => error,
         _ => DaemonError::Ended { stage: "a stage".to_owned() },
     }

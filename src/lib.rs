@@ -15,8 +15,10 @@ pub mod auth;
 pub mod tls;
 // The log.
 pub mod logging;
-// Counters.
+// What the daemon counts, and whether it does its work.
 pub mod metrics;
+// Metrics and health over HTTP.
+pub mod admin;
 // Sockets that systemd opened and holds.
 pub mod inherit;
 // Orders to the running daemon.

@@ -1,72 +1,164 @@
-//! Counters of what the daemon does, and what it holds. One relaxed addition each; reading them disturbs nobody.
+//! What the daemon counts, what it holds, and how it is.
+//!
+//! ```text
+//! ingest, shards, pool, catalogue ──numbers, conditions, beats──▶ Metrics ──▶ /metrics, /readyz,
+//!                                                                             STATUS=, console
+//! ```
+//!
+//! One of these is shared by all. Who counts makes a relaxed addition; who reads disturbs nobody.
+//! What happens often is counted by each shard on cache lines of its own ([`shard`]).
+//!
+//! To add a metric: a field, and an entry in one of the tables of [`table`], which says its name, unit
+//! and meaning and how it is read. `docs/metrics.md` is compared with the tables by a test.
 
-use std::collections::BTreeMap;
+pub mod instrument;
+pub mod shard;
+pub mod ingest;
+pub mod health;
+pub mod family;
+pub mod table;
+mod process;
+pub mod exposition;
+
+use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::AtomicU64;
+use std::sync::PoisonError;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 
-/// The daemon's counters, all since its start; `sessions` and `outbox_bytes` are what there
-/// is now.
-#[derive(Debug, Default)]
+use crate::metrics::health::Health;
+use crate::metrics::ingest::IngestMeter;
+use crate::metrics::instrument::Counter;
+use crate::metrics::instrument::Gauge;
+use crate::metrics::instrument::Histogram;
+use crate::metrics::instrument::Tally;
+use crate::metrics::shard::ShardMeter;
+
+/// Everything that the daemon counts since its start, and how it is now.
+#[derive(Debug)]
 pub struct Metrics {
-    delivered: AtomicU64,
-    fell_behind: AtomicU64,
-    undecided: AtomicU64,
-    snapshots_asked: AtomicU64,
-    snapshots_shared: AtomicU64,
-    snapshot_rows: AtomicU64,
-    referenced: AtomicU64,
+    /// Whether it does its work, and if not, why.
+    pub health: Health,
+    /// The stream from Postgres.
+    pub ingest: IngestMeter,
+    /// What the server keeps for the slot.
+    pub slot: SlotGauges,
+    /// Rows asked of Postgres.
+    pub snapshots: SnapshotMeter,
+    /// Looks at the catalogue.
+    pub catalog: CatalogMeter,
+    /// Tokens.
+    pub auth: AuthMeter,
+    records: bool,
+    shards: Mutex<Vec<Arc<ShardMeter>>>,
+    fell_behind: Counter,
     outbox_bytes: AtomicUsize,
     sessions: AtomicUsize,
-    conflated: AtomicU64,
-    hurried: AtomicU64,
-    paused: AtomicU64,
-    resynced: Mutex<BTreeMap<&'static str, u64>>,
-    refused: Mutex<BTreeMap<&'static str, u64>>,
+    sessions_opened: Counter,
+    paused: Counter,
+    resynced: Tally,
+    refused: Tally,
+}
+
+/// What the server keeps for the slot, as it said when it was asked last.
+#[derive(Debug, Default)]
+pub struct SlotGauges {
+    /// Log that it keeps.
+    pub retained_bytes: Gauge,
+    /// How much of it may be kept before the slot is given up; 0: there is no such bound.
+    pub budget_bytes: Gauge,
+}
+
+/// Rows asked of Postgres.
+#[derive(Debug, Default)]
+pub struct SnapshotMeter {
+    /// Queries.
+    pub asked: Counter,
+    /// Snapshots whose rows an earlier, equal question brings.
+    pub shared: Counter,
+    /// Rows that queries brought.
+    pub rows: Counter,
+    /// Questions that were not answered, by the reason.
+    pub failed: Tally,
+    /// Questions that wait for a connection.
+    pub waiting: Gauge,
+    /// Questions that are being answered.
+    pub running: Gauge,
+    /// How long answers took, from when a connection was free.
+    pub duration: Histogram,
+}
+
+/// Looks at the catalogue.
+#[derive(Debug, Default)]
+pub struct CatalogMeter {
+    /// How often it was looked at.
+    pub polls: Counter,
+    /// How often that did not work.
+    pub failures: Counter,
+}
+
+/// Tokens.
+#[derive(Debug, Default)]
+pub struct AuthMeter {
+    /// Those that were believed.
+    pub accepted: Counter,
+    /// Those that were not, by the reason.
+    pub rejected: Tally,
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics::recording(true)
+    }
 }
 
 impl Metrics {
-    /// Counts row frames that went into outboxes.
-    pub fn delivered(&self, frames: usize) {
-        add(&self.delivered, frames);
+    /// Metrics whose shards count, or don't: that is for measuring what counting costs.
+    #[must_use]
+    pub fn recording(records: bool) -> Metrics {
+        Metrics {
+            health: Health::default(),
+            ingest: IngestMeter::default(),
+            slot: SlotGauges::default(),
+            snapshots: SnapshotMeter::default(),
+            catalog: CatalogMeter::default(),
+            auth: AuthMeter::default(),
+            records,
+            shards: Mutex::default(),
+            fell_behind: Counter::default(),
+            outbox_bytes: AtomicUsize::default(),
+            sessions: AtomicUsize::default(),
+            sessions_opened: Counter::default(),
+            paused: Counter::default(),
+            resynced: Tally::default(),
+            refused: Tally::default(),
+        }
+    }
+
+    /// The meters of one more shard.
+    #[must_use]
+    pub fn shard(&self) -> Arc<ShardMeter> {
+        let mut shards = self.lock_shards();
+        let shard = Arc::new(ShardMeter::new(shards.len(), self.records));
+        shards.push(Arc::clone(&shard));
+        shard
+    }
+
+    /// The meters of all shards, in the order in which they began.
+    #[must_use]
+    pub fn shards(&self) -> Vec<Arc<ShardMeter>> {
+        self.lock_shards().clone()
     }
 
     /// Counts a session whose outbox was full.
     pub fn fell_behind(&self) {
-        self.fell_behind.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Counts a change that could not be decided for some group, because the stream does not tell
-    /// what its rule reads, and so was not delivered to it.
-    pub fn undecided(&self) {
-        self.undecided.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Counts a query for a snapshot's rows.
-    pub fn snapshot_asked(&self) {
-        self.snapshots_asked.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Counts rows that a query brought.
-    pub fn snapshot_rows(&self, rows: usize) {
-        let rows = u64::try_from(rows).unwrap_or(u64::MAX);
-        self.snapshot_rows.fetch_add(rows, Ordering::Relaxed);
-    }
-
-    /// Counts a snapshot whose rows an earlier, equal question brings.
-    pub fn snapshot_shared(&self) {
-        self.snapshots_shared.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Counts a row that was told to some group as a reference, because it is too large.
-    pub fn referenced(&self) {
-        self.referenced.fetch_add(1, Ordering::Relaxed);
+        self.fell_behind.one();
     }
 
     /// Notes that a session began.
     pub fn session_opened(&self) {
         self.sessions.fetch_add(1, Ordering::Relaxed);
+        self.sessions_opened.one();
     }
 
     /// Notes that one ended.
@@ -78,6 +170,12 @@ impl Metrics {
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.sessions.load(Ordering::Relaxed)
+    }
+
+    /// How many of them read the ring, as the shards said within the last second.
+    #[must_use]
+    pub fn behind(&self) -> u64 {
+        self.sum(|shard| shard.crowd.behind.get())
     }
 
     /// Notes that an outbox that had `before` bytes waiting now has `after`.
@@ -92,62 +190,61 @@ impl Metrics {
         self.outbox_bytes.load(Ordering::Relaxed)
     }
 
-    /// Counts frames that a throttle dropped because a newer one took their place.
-    pub fn conflated(&self, frames: usize) {
-        add(&self.conflated, frames);
-    }
-
-    /// Counts keys that a throttle let go before their time, because too much was held.
-    pub fn hurried(&self, keys: usize) {
-        add(&self.hurried, keys);
-    }
-
     /// Counts a subscription that its client let rest.
     pub fn paused(&self) {
-        self.paused.fetch_add(1, Ordering::Relaxed);
+        self.paused.one();
+    }
+
+    /// Counts a token: believed, or why not.
+    pub fn count_token(&self, rejected: Option<&'static str>) {
+        match rejected {
+            None => self.auth.accepted.one(),
+            Some(reason) => self.auth.rejected.one(reason),
+        }
     }
 
     /// Counts a `resync` by its reason.
     pub fn resynced(&self, reason: &'static str) {
-        count(&self.resynced, reason);
+        self.resynced.one(reason);
     }
 
     /// Counts a subscription that was refused or ended, by its code.
     pub fn refused(&self, code: &'static str) {
-        count(&self.refused, code);
+        self.refused.one(code);
     }
 
-    /// Every counter with its name, in a fixed order.
+    /// What became of deliveries, each count with a short name, in a fixed order.
     #[must_use]
     pub fn read(&self) -> Vec<(String, u64)> {
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let mut all = vec![
-            ("delivered".to_owned(), load(&self.delivered)),
-            ("fell_behind".to_owned(), load(&self.fell_behind)),
-            ("undecided".to_owned(), load(&self.undecided)),
-            ("snapshots_asked".to_owned(), load(&self.snapshots_asked)),
-            ("snapshots_shared".to_owned(), load(&self.snapshots_shared)),
-            ("snapshot_rows".to_owned(), load(&self.snapshot_rows)),
-            ("referenced".to_owned(), load(&self.referenced)),
-            ("sessions".to_owned(), self.sessions().try_into().unwrap_or(u64::MAX)),
-            ("outbox_bytes".to_owned(), self.outbox_bytes().try_into().unwrap_or(u64::MAX)),
-            ("conflated".to_owned(), load(&self.conflated)),
-            ("hurried".to_owned(), load(&self.hurried)),
-            ("paused".to_owned(), load(&self.paused)),
+        let len = |len: usize| u64::try_from(len).unwrap_or(u64::MAX);
+        let all = [
+            ("delivered", self.sum(|shard| shard.frames.get())),
+            ("fell_behind", self.fell_behind.get()),
+            ("undecided", self.sum(|shard| shard.undecided.get())),
+            ("snapshots_asked", self.snapshots.asked.get()),
+            ("snapshots_shared", self.snapshots.shared.get()),
+            ("snapshot_rows", self.snapshots.rows.get()),
+            ("referenced", self.sum(|shard| shard.referenced.get())),
+            ("sessions", len(self.sessions())),
+            ("outbox_bytes", len(self.outbox_bytes())),
+            ("conflated", self.sum(|shard| shard.conflated.get())),
+            ("hurried", self.sum(|shard| shard.hurried.get())),
+            ("paused", self.paused.get()),
         ];
-        for (name, by) in [("resynced", &self.resynced), ("refused", &self.refused)] {
-            let by = by.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            all.extend(by.iter().map(|(reason, count)| (format!("{name}.{reason}"), *count)));
+        let mut all: Vec<_> = all.map(|(name, count)| (name.to_owned(), count)).into();
+        for (name, tally) in [("resynced", &self.resynced), ("refused", &self.refused)] {
+            let counts = tally.get().into_iter();
+            all.extend(counts.map(|(reason, count)| (format!("{name}.{reason}"), count)));
         }
         all
     }
-}
 
-fn add(counter: &AtomicU64, more: usize) {
-    counter.fetch_add(u64::try_from(more).unwrap_or(u64::MAX), Ordering::Relaxed);
-}
+    /// A number of every shard, added up.
+    pub(crate) fn sum(&self, of: impl Fn(&ShardMeter) -> u64) -> u64 {
+        self.lock_shards().iter().map(|shard| of(shard)).sum()
+    }
 
-fn count(by: &Mutex<BTreeMap<&'static str, u64>>, reason: &'static str) {
-    let mut by = by.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    *by.entry(reason).or_default() += 1;
+    fn lock_shards(&self) -> std::sync::MutexGuard<'_, Vec<Arc<ShardMeter>>> {
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }

@@ -2,11 +2,14 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::BTreeSet;
+use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 
 use walcast::gate::Limit;
+use walcast::metrics::ingest::STATES;
+use walcast::metrics::table::SECTIONS;
 use walcast::route::subscription::Op;
 
 /// Folders that hold nothing of ours.
@@ -186,6 +189,56 @@ fn the_names_in_the_map_are_those_of_the_code() {
         }
     }
     assert!(paths > 10, "{paths}");
+}
+
+#[test]
+fn the_documentation_has_the_table_of_metrics() {
+    const BEGIN: &str = "<!-- metrics: begin -->\n";
+    let document = read("docs/metrics.md");
+    let (before, rest) = document.split_once(BEGIN).unwrap();
+    let (table, after) = rest.split_once("<!-- metrics: end -->").unwrap();
+    let expected = metrics();
+    if std::env::var_os("WRITE_DOCS").is_some() {
+        let text = format!("{before}{BEGIN}{expected}<!-- metrics: end -->{after}");
+        fs::write(root().join("docs/metrics.md"), text).unwrap();
+        return;
+    }
+    assert_eq!(table, expected, "run this test with WRITE_DOCS=1 to write the table");
+}
+
+/// The metrics as they stand in the documentation: a table for each section.
+fn metrics() -> String {
+    let mut text = String::new();
+    for (title, families) in SECTIONS {
+        write!(text, "\n### {title}\n\n| metric | kind | labels | says |\n").unwrap();
+        text.push_str("| --- | --- | --- | --- |\n");
+        for family in *families {
+            let labels: Vec<_> = family.labels.iter().map(|label| format!("`{label}`")).collect();
+            let (name, labels) = (family.served_name(), labels.join(", "));
+            writeln!(text, "| `{name}` | {} | {labels} | {} |", family.kind, family.help).unwrap();
+        }
+    }
+    text.push('\n');
+    text
+}
+
+#[test]
+fn every_condition_of_readyz_is_explained() {
+    let mut code = BTreeSet::from(["stalled".to_owned()]);
+    for file in files("rs").iter().filter(|file| file.starts_with(root().join("src"))) {
+        let text = fs::read_to_string(file).unwrap();
+        let text = text.split("#[cfg(test)]").next().unwrap();
+        for call in ["health.unready(\"", "health.warn(\""] {
+            code.extend(after_each(text, call));
+        }
+    }
+    code.extend(STATES.map(str::to_owned));
+    code.remove("streaming");
+    let document = read("docs/metrics.md");
+    let (_, after) = document.split_once("## What `/readyz` says").unwrap();
+    let documented: BTreeSet<String> =
+        rows(after).iter().map(|row| row[0].trim_matches('`').to_owned()).collect();
+    assert_eq!(documented, code);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 const LAYERS: &[(&str, &[&str])] = &[
     ("logging", &[]),
     ("metrics", &[]),
+    ("admin", &["metrics"]),
     ("inherit", &[]),
     ("control", &[]),
     ("gate", &["metrics"]),
@@ -34,8 +35,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "daemon",
         &[
-            "logging", "metrics", "control", "inherit", "gate", "tls", "change", "rule", "auth",
-            "ring", "catalog", "ask", "route", "dialect", "ingest", "serve", "config",
+            "logging", "metrics", "admin", "control", "inherit", "gate", "tls", "change", "rule",
+            "auth", "ring", "catalog", "ask", "route", "dialect", "ingest", "serve", "config",
         ],
     ),
     (

@@ -128,6 +128,20 @@ pub enum AskError {
     Failed,
 }
 
+impl AskError {
+    /// The word for it in metrics.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            AskError::TooLarge { .. } => "too_large",
+            AskError::Busy => "busy",
+            AskError::Late { .. } => "timeout",
+            AskError::Changed => "changed",
+            AskError::Failed => "failed",
+        }
+    }
+}
+
 /// What becomes of a question.
 #[derive(Debug)]
 pub struct Told {

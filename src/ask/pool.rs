@@ -100,13 +100,16 @@ impl Pool {
                 lsn = flush_due(self.flush) => self.flush(lsn),
             }
             self.start();
+            let meter = &self.office.metrics.snapshots;
+            meter.waiting.set_len(self.waiting.len());
+            meter.running.set_len(self.workers.len());
         }
     }
 
     fn take(&mut self, job: Job) {
         let Job { question, listener } = job;
         if let Some(listeners) = self.asked.get_mut(&question) {
-            self.office.metrics.snapshot_shared();
+            self.office.metrics.snapshots.shared.one();
             listeners.push(listener);
             return;
         }
@@ -180,7 +183,7 @@ fn tell(listeners: &[Listener], answer: &Result<Arc<Answer>, AskError>) {
 
 impl Office {
     async fn work(self, question: Arc<Question>, connection: Option<Connection>) -> Done {
-        let patience = self.settings.timeout;
+        let (patience, began_at) = (self.settings.timeout, Instant::now());
         let asking = Box::pin(timeout(patience * 2, self.ask(&question, connection)));
         let (connection, answer) = match asking.await {
             Ok((connection, answer)) => (connection, answer),
@@ -188,10 +191,12 @@ impl Office {
             Err(_) => (None, Err(late(patience).into())),
         };
         if matches!(*question, Question::Rows(_)) {
-            self.metrics.snapshot_asked();
+            self.metrics.snapshots.asked.one();
+            self.metrics.snapshots.duration.observe(began_at.elapsed(), 1);
         }
         let answer = answer.map(Arc::new).map_err(|error| {
             let told = error.told(&self.settings);
+            self.metrics.snapshots.failed.one(told.word());
             if told == AskError::Failed {
                 report(&question, &error);
             }
@@ -227,7 +232,10 @@ impl Office {
             };
             match standing.ask(question, &self.settings).await {
                 Ok(mut answer) => {
-                    self.metrics.snapshot_rows(answer.rows.len());
+                    self.metrics
+                        .snapshots
+                        .rows
+                        .add(answer.rows.len().try_into().unwrap_or(u64::MAX));
                     let used = answer.rows.bytes().div_ceil(UNIT);
                     if let Some(permit) = &mut held {
                         let rest = permit.num_permits().saturating_sub(used);

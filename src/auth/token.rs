@@ -101,6 +101,29 @@ pub enum TokenError {
     RoleRefused,
 }
 
+impl TokenError {
+    /// The word for it in metrics.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            TokenError::TooLarge => "too_large",
+            TokenError::Malformed => "malformed",
+            TokenError::Claims => "claims",
+            TokenError::Critical => "critical_extension",
+            TokenError::UnknownKey => "unknown_key",
+            TokenError::Signature => "signature",
+            TokenError::Expired => "expired",
+            TokenError::NotYetValid => "not_yet_valid",
+            TokenError::ExpiryMissing => "expiry_missing",
+            TokenError::TimeMalformed => "time_malformed",
+            TokenError::Audience => "audience",
+            TokenError::Issuer => "issuer",
+            TokenError::RoleMissing => "role_missing",
+            TokenError::RoleRefused => "role_refused",
+        }
+    }
+}
+
 /// Verifies tokens by settings that were checked once.
 #[derive(Debug)]
 pub struct Verifier {

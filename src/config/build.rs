@@ -13,7 +13,7 @@ use crate::auth::Material;
 use crate::config::gate;
 use crate::config::read::Reader;
 use crate::config::{
-    Access, Config, Database, Layers, Limits, Listen, Ring, TablePolicy, Values, Window,
+    Access, Admin, Config, Database, Layers, Limits, Listen, Ring, TablePolicy, Values, Window,
 };
 use crate::ingest::budget;
 use crate::ingest::budget::OverBudget;
@@ -37,6 +37,7 @@ pub(super) fn config(reader: &mut Reader) -> Config {
             age_max: Duration::from_secs(reader.integer("ring.seconds_max")),
         },
         listen: listen(reader),
+        admin: admin(reader),
         auth: auth(reader),
         settings: settings(reader),
         limits: limits(reader),
@@ -164,6 +165,18 @@ fn listen(reader: &mut Reader) -> Listen {
     }
     let origins = origins.iter().map(|origin| origin.to_ascii_lowercase()).collect();
     Listen { address, shards: Some(shards).filter(|shards| *shards > 0), origins }
+}
+
+fn admin(reader: &mut Reader) -> Admin {
+    let text = reader.required("admin.address", "127.0.0.1:4481");
+    let address = match text.as_str() {
+        "off" => None,
+        text => text.parse().ok().or_else(|| {
+            let expected = "an address and a port, as in 127.0.0.1:4481 or [::1]:4481, or off";
+            reader.wrong("admin.address", expected)
+        }),
+    };
+    Admin { address, metrics: reader.boolean("admin.metrics") }
 }
 
 /// Whether a browser could name an origin so: a scheme, a host, perhaps a port, and nothing after

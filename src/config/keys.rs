@@ -149,6 +149,18 @@ pub const KEYS: &[Key] = &[
         "In which header the trusted proxies say for whom they ask: `x-forwarded-for`, or `forwarded` (RFC 7239). The other one is not read.",
     ),
     key(
+        "admin.address",
+        Kind::Text,
+        Some("127.0.0.1:4481"),
+        "The address and port where operators ask: `/metrics`, `/readyz`, `/healthz`. Nobody is asked for a name there, so it belongs on an address that only they reach. `off`: nowhere.",
+    ),
+    key(
+        "admin.metrics",
+        Kind::Boolean,
+        Some("true"),
+        "Whether deliveries are counted and timed. `false` is for measuring what that costs.",
+    ),
+    key(
         "auth.role_claim",
         Kind::ClaimPath,
         Some("role"),

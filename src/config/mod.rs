@@ -35,8 +35,8 @@ use crate::auth;
 use crate::auth::Secret;
 use crate::config::read::Reader;
 use crate::config::source::Entries;
-use crate::ingest::budget;
 use crate::gate::Limits as GateLimits;
+use crate::ingest::budget;
 use crate::rule::Expression;
 use crate::rule::Settings;
 
@@ -56,6 +56,8 @@ pub struct Config {
     pub ring: Ring,
     /// Section `listen`.
     pub listen: Listen,
+    /// Section `admin`.
+    pub admin: Admin,
     /// Section `auth`: every key in it has been checked.
     pub auth: auth::Settings,
     /// Section `limits`.
@@ -127,6 +129,15 @@ pub struct Listen {
     pub shards: Option<usize>,
     /// The origins whose pages may connect, in lower case; `*` is all of them.
     pub origins: Vec<String>,
+}
+
+/// What operators ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Where they ask; `None`: nowhere.
+    pub address: Option<SocketAddr>,
+    /// Whether deliveries are counted and timed.
+    pub metrics: bool,
 }
 
 /// What one client may use.

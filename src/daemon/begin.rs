@@ -53,7 +53,7 @@ impl Daemon {
             routed,
             board: self.board.clone(),
             orders: self.orders.clone(),
-            meters: Arc::clone(&self.meters),
+            metrics: Arc::clone(&self.metrics),
             stop: self.stop_ingest.clone(),
         }
     }

@@ -7,12 +7,13 @@ use tokio::time::MissedTickBehavior;
 use tokio::time::interval;
 
 use crate::catalog::Catalog;
+use crate::metrics::Metrics;
 
 /// How often the catalogue is looked at: a grant that is revoked counts after this time.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// Looks for ever.
-pub(super) async fn catalog(catalog: Arc<Catalog>) {
+/// Looks for ever. What was read last counts where it can't be read.
+pub(super) async fn catalog(catalog: Arc<Catalog>, metrics: Arc<Metrics>) {
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failing = false;
@@ -22,14 +23,23 @@ pub(super) async fn catalog(catalog: Arc<Catalog>) {
         if catalog.current().generation == 0 {
             continue;
         }
+        metrics.catalog.polls.one();
         match catalog.refresh().await {
-            Ok(_) => failing = false,
-            Err(error) if !failing => {
+            Ok(_) => {
+                failing = false;
+                metrics.health.clear("catalog_unreadable");
+            }
+            Err(error) => {
+                metrics.catalog.failures.one();
+                if failing {
+                    continue;
+                }
                 failing = true;
                 let error: &dyn std::error::Error = &error;
-                tracing::warn!(error, "the catalogue can't be read; what was read last counts");
+                let message = "the catalogue can't be read; what was read last counts";
+                metrics.health.warn("catalog_unreadable", message);
+                tracing::warn!(error, "{message}");
             }
-            Err(_) => {}
         }
     }
 }

@@ -5,7 +5,6 @@
 //! `wal.over_budget = "let_go"`.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::SystemTime;
 
@@ -19,7 +18,6 @@ use crate::catalog::slot::SlotFacts;
 use crate::change::lsn::Lsn;
 use crate::config::Config;
 use crate::daemon::Daemon;
-use crate::ingest::Meters;
 use crate::ingest::Standing;
 use crate::ingest::State;
 use crate::ingest::budget::Decision;
@@ -27,6 +25,7 @@ use crate::ingest::budget::Level;
 use crate::ingest::budget::Report;
 use crate::ingest::budget::Settings;
 use crate::ingest::orders::Orders;
+use crate::metrics::Metrics;
 
 /// How often the server is asked.
 const EVERY: Duration = Duration::from_secs(1);
@@ -39,7 +38,7 @@ pub(super) struct Watcher {
     slot: Box<str>,
     settings: Settings,
     orders: Orders,
-    meters: Arc<Meters>,
+    metrics: Arc<Metrics>,
     standing: watch::Receiver<Standing>,
     report: watch::Sender<Report>,
     /// When the log was let go last.
@@ -61,7 +60,7 @@ impl Watcher {
             slot: config.database.slot.as_str().into(),
             settings: config.wal,
             orders: daemon.orders.clone(),
-            meters: Arc::clone(&daemon.meters),
+            metrics: Arc::clone(&daemon.metrics),
             standing: daemon.standing(),
             report,
             let_go_at: None,
@@ -144,7 +143,7 @@ impl Watcher {
     }
 
     fn over_budget(&mut self) {
-        let routed = Lsn::new(self.meters.routed_lsn.load(Ordering::Relaxed));
+        let routed = Lsn::new(self.metrics.ingest.routed_lsn.get());
         let report = self.report.borrow().clone();
         let Some(slot) = &report.slot else { return };
         match self.settings.decide(slot, report.bounds, routed) {

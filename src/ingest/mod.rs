@@ -26,7 +26,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -39,6 +38,7 @@ use crate::ingest::frames::Reading;
 use crate::ingest::orders::Orders;
 use crate::ingest::progress::Window;
 use crate::ingest::state::Board;
+use crate::metrics::Metrics;
 use crate::ring::feed::Feed;
 use crate::ring::feed::Routed;
 use crate::tls::TlsMode;
@@ -127,8 +127,8 @@ pub struct Stage {
     pub board: Board,
     /// What it is asked to do while it runs.
     pub orders: Orders,
-    /// What it counts.
-    pub meters: Arc<Meters>,
+    /// What it counts, and whether it does its work.
+    pub metrics: Arc<Metrics>,
     /// Asks it to end: what may be confirmed is confirmed, and the stream ended in good order, so
     /// that the slot is free at once.
     pub stop: CancellationToken,
@@ -146,25 +146,4 @@ pub fn run_thread(stage: Stage) -> Result<(), IngestError> {
         .build()
         .map_err(IngestError::Runtime)?;
     runtime.block_on(run::run(stage))
-}
-
-/// What the stage counts. Positions are those of [`Lsn::bytes`](crate::change::lsn::Lsn::bytes).
-#[derive(Debug, Default)]
-pub struct Meters {
-    /// Transactions handed to the shards, each when its last part was.
-    pub transactions: AtomicU64,
-    /// Changes in them.
-    pub changes: AtomicU64,
-    /// Transactions that came again after a reconnect and were dropped.
-    pub repeated: AtomicU64,
-    /// Connections that streamed.
-    pub connections: AtomicU64,
-    /// Memory of what is handed over and not yet routed, in bytes.
-    pub in_flight_bytes: AtomicU64,
-    /// Up to where the log was received.
-    pub received_lsn: AtomicU64,
-    /// Up to where every shard has routed.
-    pub routed_lsn: AtomicU64,
-    /// Up to where the slot was confirmed.
-    pub confirmed_lsn: AtomicU64,
 }

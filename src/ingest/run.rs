@@ -1,7 +1,6 @@
 //! The stage's outer loop: connect, stream, and connect again.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -11,7 +10,6 @@ use crate::catalog::Catalog;
 use crate::change::cursor::Position;
 use crate::change::cursor::Source;
 use crate::change::lsn::Lsn;
-use crate::ingest::Meters;
 use crate::ingest::Settings;
 use crate::ingest::Stage;
 use crate::ingest::State;
@@ -31,6 +29,9 @@ use crate::ingest::state::Board;
 use crate::ingest::stream::Stream;
 use crate::ingest::walsender;
 use crate::ingest::walsender::WalsenderError;
+use crate::metrics::Metrics;
+use crate::metrics::health::Beat;
+use crate::metrics::ingest::IngestMeter;
 use crate::ring::feed::Feed;
 
 /// Streams until the stage is stopped, over as many connections as it takes.
@@ -76,7 +77,7 @@ pub(crate) async fn run(stage: Stage) -> Result<(), IngestError> {
                 ingest.enter(State::Stopped { why: None });
                 return Ok(());
             }
-            () = tokio::time::sleep(after) => {}
+            () = ingest.beat.while_waiting(tokio::time::sleep(after)) => {}
         }
     }
 }
@@ -92,7 +93,9 @@ pub(crate) struct Ingest {
     /// How far a transaction was handed over of which more is to come; absent between two.
     pub(crate) left: Option<Position>,
     board: Board,
-    meters: Arc<Meters>,
+    metrics: Arc<Metrics>,
+    /// Its sign of life.
+    pub(crate) beat: Arc<Beat>,
     /// Whose history is fed; absent before the first, and where that can't go on.
     source: Option<Source>,
     /// Whether a history was ever begun.
@@ -113,7 +116,7 @@ pub(crate) struct Ingest {
 
 impl Ingest {
     fn new(stage: Stage) -> Ingest {
-        let Stage { settings, catalog, feeds, routed, board, orders, meters, stop: _ } = stage;
+        let Stage { settings, catalog, feeds, routed, board, orders, metrics, stop: _ } = stage;
         let (asked, window) = (orders.watch(), settings.window);
         Ingest {
             downstream: Downstream::new(feeds, routed),
@@ -123,7 +126,8 @@ impl Ingest {
             attempts: 0,
             left: None,
             board,
-            meters,
+            beat: Arc::new(metrics.health.stage("ingest")),
+            metrics,
             source: None,
             begun: false,
             target: None,
@@ -140,12 +144,13 @@ impl Ingest {
         if self.attempts == 0 {
             self.enter(State::Connecting);
         }
+        let beat = Arc::clone(&self.beat);
         let stream = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
-            stream = self.open() => stream?,
+            stream = beat.while_waiting(self.open()) => stream?,
         };
-        self.meters().connections.fetch_add(1, Ordering::Relaxed);
+        self.meter().connections.add_alone(1);
         tracing::info!(lsn = %self.progress.head(), "the stream begins");
         self.enter_reading();
         stream.run(self, stop).await
@@ -196,6 +201,8 @@ impl Ingest {
                 "the window is a quarter of max_slot_wal_keep_size, which is too small for it"
             );
         }
+        self.meter().window_bytes.set(bytes);
+        self.metrics.slot.budget_bytes.set(budget_bytes.unwrap_or(0));
         self.window = Window { bytes, ..wanted };
         self.set_window();
     }
@@ -286,8 +293,9 @@ impl Ingest {
         Ok(())
     }
 
-    pub(crate) fn meters(&self) -> &Meters {
-        &self.meters
+    /// What it counts.
+    pub(crate) fn meter(&self) -> &IngestMeter {
+        &self.metrics.ingest
     }
 
     fn enter(&self, state: State) {
@@ -303,6 +311,7 @@ impl Ingest {
     }
 
     fn interrupt(&mut self) -> Result<(), IngestError> {
+        self.meter().interruptions.add_alone(1);
         if !self.interrupted && self.source.is_some() {
             self.interrupted = true;
             self.downstream.push(Feed::Interrupted)?;

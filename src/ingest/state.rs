@@ -17,6 +17,9 @@ use std::time::SystemTime;
 
 use tokio::sync::watch;
 
+use crate::metrics::Metrics;
+use crate::metrics::ingest::STATES;
+
 /// What the stage is doing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum State {
@@ -63,18 +66,7 @@ pub enum State {
 
 impl State {
     /// All names, in the order of the variants.
-    pub const NAMES: [&str; 10] = [
-        "waiting_for_database",
-        "connecting",
-        "catching_up",
-        "streaming",
-        "paused",
-        "interrupted",
-        "busy",
-        "lost",
-        "recreated",
-        "stopped",
-    ];
+    pub const NAMES: [&str; 10] = STATES;
 
     /// A word for programs, stable between versions.
     #[must_use]
@@ -165,29 +157,34 @@ impl Default for Standing {
 }
 
 /// Where the standing is written. Clones write on the same.
-#[derive(Clone, Debug, Default)]
-pub struct Board(Arc<watch::Sender<Standing>>);
+#[derive(Clone, Debug)]
+pub struct Board {
+    standing: Arc<watch::Sender<Standing>>,
+    metrics: Arc<Metrics>,
+}
 
 impl Board {
-    /// A board that says [`State::Connecting`].
+    /// A board that says [`State::Connecting`], and tells `metrics` what is written on it.
     #[must_use]
-    pub fn new() -> Board {
-        Board::default()
+    pub fn new(metrics: Arc<Metrics>) -> Board {
+        tell(&metrics, &State::default());
+        Board { standing: Arc::default(), metrics }
     }
 
     /// What is written on it, now and later.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Standing> {
-        self.0.subscribe()
+        self.standing.subscribe()
     }
 
     /// Writes and logs a state, where it is another one, or has another reason.
     pub fn enter(&self, state: State) {
-        self.0.send_if_modified(|standing| {
+        self.standing.send_if_modified(|standing| {
             if standing.state == state {
                 return false;
             }
             log(&state, &standing.state);
+            tell(&self.metrics, &state);
             if standing.state.name() != state.name() {
                 standing.since = SystemTime::now();
             }
@@ -199,10 +196,24 @@ impl Board {
     /// Writes and logs that a new history begins: what clients have is void.
     pub fn renew(&self, why: Arc<str>) {
         tracing::error!(why = &*why, "a new history begins: every client is told to start again");
-        self.0.send_modify(|standing| {
+        self.standing.send_modify(|standing| {
             standing.renewals += 1;
             standing.renewed = Some(Renewal { at: SystemTime::now(), why });
         });
+    }
+}
+
+/// Tells a state to whoever asks whether clients may come: each but streaming is a reason why not,
+/// but that somebody told it to rest.
+fn tell(metrics: &Metrics, state: &State) {
+    metrics.ingest.enter(state.name());
+    for name in State::NAMES.into_iter().filter(|name| *name != state.name()) {
+        metrics.health.clear(name);
+    }
+    match state {
+        State::Streaming => {}
+        State::Paused => metrics.health.warn(state.name(), state.to_string()),
+        _ => metrics.health.unready(state.name(), state.to_string()),
     }
 }
 
@@ -235,7 +246,7 @@ mod tests {
 
     #[test]
     fn another_reason_is_news_but_does_not_begin_the_state_anew() {
-        let board = Board::new();
+        let board = Board::new(Arc::default());
         let mut watch = board.watch();
         board.enter(interrupted("no route"));
         let began = watch.borrow_and_update().since;
@@ -249,7 +260,7 @@ mod tests {
 
     #[test]
     fn what_every_client_had_to_start_again_for_is_kept() {
-        let board = Board::new();
+        let board = Board::new(Arc::default());
         let watch = board.watch();
         board.renew("the slot was lost".into());
         board.enter(State::Streaming);

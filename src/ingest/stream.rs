@@ -6,8 +6,8 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
+use std::time::SystemTime;
 
 use tokio::time::Instant;
 use tokio::time::sleep;
@@ -19,6 +19,7 @@ use crate::change::cursor::Position;
 use crate::change::lsn::Lsn;
 use crate::change::relation::Relation;
 use crate::change::relation::RelationDescription;
+use crate::change::transaction::Timestamp;
 use crate::change::transaction::Transaction;
 use crate::ingest::Settings;
 use crate::ingest::assemble::Assembler;
@@ -29,6 +30,7 @@ use crate::ingest::walsender::Frame;
 use crate::ingest::walsender::Status;
 use crate::ingest::walsender::Walsender;
 use crate::ingest::walsender::WalsenderError;
+use crate::metrics::health::BEAT_EVERY;
 use crate::ring::feed::Feed;
 
 /// The longest time between two statuses; a third of the server's own limit where that is less.
@@ -59,6 +61,9 @@ pub(crate) struct Stream {
     /// A position that the shards were not told yet.
     advance: Option<Lsn>,
     advanced_at: Instant,
+    beat_at: Instant,
+    /// Whether a transaction was handed over since the last beat.
+    has_handed_over: bool,
 }
 
 /// Whether the loop goes on.
@@ -93,6 +98,8 @@ impl Stream {
             busy: false,
             advance: None,
             advanced_at: now,
+            beat_at: now,
+            has_handed_over: false,
         }
     }
 
@@ -115,6 +122,7 @@ impl Stream {
                 biased;
                 () = stop.cancelled() => return self.finish(ingest).await,
                 Ok(()) = ingest.asked.changed() => self.obey(ingest, reads)?,
+                () = sleep_until(self.beat_at) => self.beat(ingest),
                 () = sleep_until(wake_at) => self.tell(ingest).await?,
                 room = ingest.downstream.room(), if !clear => {
                     room?;
@@ -155,9 +163,13 @@ impl Stream {
             let taken = self.walsender.take();
             let step = match taken.map_err(|error| stream_error(error, &ingest.settings))? {
                 None => break,
-                Some(Frame::Data { payload }) => self.assembler.push(payload)?,
+                Some(Frame::Data { payload }) => {
+                    ingest.meter().received(payload.len());
+                    self.assembler.push(payload)?
+                }
                 Some(Frame::Keepalive { wal_end, reply }) => {
                     self.reply_due |= reply;
+                    ingest.meter().received(0);
                     self.keepalive(ingest, wal_end, now)?;
                     continue;
                 }
@@ -219,7 +231,7 @@ impl Stream {
         let (end_lsn, last) = (transaction.end_lsn, u64::from(transaction.end_lsn.is_some()));
         // What began to commit before the head has ended there.
         if transaction.commit_lsn < ingest.progress.head() {
-            ingest.meters().repeated.fetch_add(last, Ordering::Relaxed);
+            ingest.meter().repeated.add_alone(last);
             return Ok(());
         }
         ingest.attempts = 0;
@@ -227,10 +239,11 @@ impl Stream {
             return self.quiet_until(ingest, end_lsn, now);
         }
         ingest.left = end_lsn.is_none().then(|| transaction.ends_at());
-        let meters = ingest.meters();
-        meters.transactions.fetch_add(last, Ordering::Relaxed);
-        let changes = u64::try_from(transaction.len()).unwrap_or(u64::MAX);
-        meters.changes.fetch_add(changes, Ordering::Relaxed);
+        self.has_handed_over = true;
+        let meter = ingest.meter();
+        meter.transactions.add_alone(last);
+        meter.changes.add_alone(u64::try_from(transaction.len()).unwrap_or(u64::MAX));
+        meter.handed_over(unix_micros(transaction.committed_at), SystemTime::now());
         self.advance = None;
         ingest.progress.hand_over(end_lsn, transaction.bytes(), now);
         ingest.downstream.push(Feed::Transaction(Arc::new(transaction)))?;
@@ -256,8 +269,21 @@ impl Stream {
                         source,
                     });
                 }
+                () = sleep_until(self.beat_at) => self.beat(ingest),
                 () = sleep_until(self.wake_at(ingest)) => self.tell(ingest).await?,
             }
+        }
+    }
+
+    /// Notes that the loop turns, and whether anything came since it was noted last.
+    fn beat(&mut self, ingest: &mut Ingest) {
+        self.beat_at = Instant::now() + BEAT_EVERY;
+        ingest.beat.tick();
+        route(ingest);
+        tell_positions(ingest);
+        let is_busy = std::mem::take(&mut self.has_handed_over);
+        if !is_busy && ingest.progress.in_flight_bytes() == 0 && ingest.is_live() {
+            ingest.meter().quiet(SystemTime::now());
         }
     }
 
@@ -323,12 +349,7 @@ impl Stream {
             None => self.walsender.send(&[unknown]).await?,
         }
         (self.told_at, self.reply_due, self.busy) = (now, false, false);
-        let (meters, progress) = (ingest.meters(), &ingest.progress);
-        meters.received_lsn.store(write.bytes(), Ordering::Relaxed);
-        meters.routed_lsn.store(progress.routed().bytes(), Ordering::Relaxed);
-        meters.confirmed_lsn.store(progress.confirmed().bytes(), Ordering::Relaxed);
-        let in_flight = u64::try_from(progress.in_flight_bytes()).unwrap_or(u64::MAX);
-        meters.in_flight_bytes.store(in_flight, Ordering::Relaxed);
+        tell_positions(ingest);
         Ok(())
     }
 
@@ -355,6 +376,21 @@ fn fits(ingest: &mut Ingest) -> bool {
         route(ingest);
     }
     ingest.progress.in_flight_bytes() < max
+}
+
+/// Tells the operator how far we are.
+fn tell_positions(ingest: &Ingest) {
+    let (meter, progress) = (ingest.meter(), &ingest.progress);
+    meter.received_lsn.set(progress.received().bytes());
+    meter.routed_lsn.set(progress.routed().bytes());
+    meter.confirmed_lsn.set(progress.confirmed().bytes());
+    meter.in_flight_bytes.set_len(progress.in_flight_bytes());
+}
+
+/// A commit's time since 1970; PostgreSQL counts from 2000.
+fn unix_micros(committed_at: Timestamp) -> u64 {
+    const EPOCH_US: i64 = 946_684_800_000_000;
+    u64::try_from(committed_at.0.saturating_add(EPOCH_US)).unwrap_or(0)
 }
 
 fn route(ingest: &mut Ingest) {

@@ -219,7 +219,7 @@ impl Shard {
             reader.place = next;
         }
         session.count_delivered(slice.count);
-        self.shared.metrics.delivered(slice.count);
+        self.meter.delivered(slice.count);
     }
 
     /// Adds the piece at `place` to a slice, as it is kept or newly encoded; returns the place
@@ -316,7 +316,7 @@ impl Shard {
             let images = images.get_or_insert_with(|| Images::of(change.relation, &change.kind));
             let standing = Standing::of(source, transaction, change);
             body.clear();
-            let writing = writing(&self.settings, &self.shared);
+            let writing = writing(&self.settings, &self.meter);
             let Some(op) = shape.encode(images, standing, writing, body) else { continue };
             if let Some(keying) = keying {
                 let subject = keying.subject(op, images, &shape.projection);

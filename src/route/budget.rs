@@ -6,20 +6,23 @@
 use std::sync::Arc;
 
 use crate::metrics::Metrics;
+use crate::metrics::shard::ShardMeter;
 
 /// How many bytes may wait in all outboxes together. The count itself is the daemon's; every shard
 /// has one of these.
 #[derive(Debug)]
 pub struct Budget {
     metrics: Arc<Metrics>,
+    meter: Arc<ShardMeter>,
     bytes_max: usize,
 }
 
 impl Budget {
-    /// A budget over what `metrics` counts.
+    /// A budget over what `metrics` counts. What the shard's outboxes write is counted by its
+    /// `meter`.
     #[must_use]
-    pub const fn new(metrics: Arc<Metrics>, bytes_max: usize) -> Budget {
-        Budget { metrics, bytes_max }
+    pub const fn new(metrics: Arc<Metrics>, meter: Arc<ShardMeter>, bytes_max: usize) -> Budget {
+        Budget { metrics, meter, bytes_max }
     }
 
     /// Whether so much waits that nobody who can wait should queue more.
@@ -32,6 +35,11 @@ impl Budget {
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// Notes that a socket took so many bytes at once.
+    pub fn wrote(&self, bytes: usize) {
+        self.meter.wrote(bytes);
     }
 
     /// Notes that an outbox that had `before` bytes waiting now has `after`.

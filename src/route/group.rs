@@ -100,7 +100,7 @@ impl Shape {
             Decision::Shown(visible) if self.events.contains(visible.op()) => visible,
             Decision::Shown(_) | Decision::Hidden => return None,
             Decision::Undecided => {
-                writing.metrics.undecided();
+                writing.meter.undecided();
                 return None;
             }
         };

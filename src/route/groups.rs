@@ -46,6 +46,11 @@ pub(crate) struct Groups {
 }
 
 impl Groups {
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.groups.len()
+    }
+
     /// The groups of one table; none where nobody subscribed to it.
     pub(crate) fn table(&self, id: RelationId) -> Option<&TableGroups> {
         self.tables.get(&id)

@@ -42,6 +42,7 @@ mod question;
 mod handover;
 mod rows;
 mod pass;
+mod metered;
 mod parked;
 mod paced;
 mod pause;

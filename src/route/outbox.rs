@@ -120,7 +120,9 @@ impl Outbox {
             self.enqueue(frames.clone());
             return Pushed::Taken;
         }
-        match self.wire.write(&[IoSlice::new(frames)]) {
+        let written = self.wire.write(&[IoSlice::new(frames)]);
+        self.budget.wrote(*written.as_ref().unwrap_or(&0));
+        match written {
             Ok(0) if self.budget.is_used_up() => return Pushed::Full,
             Ok(written) => {
                 self.count(written);
@@ -187,6 +189,7 @@ impl Outbox {
                 queue.iter().take(SLICES_MAX).map(|bytes| IoSlice::new(bytes)).collect();
             let offered: usize = slices.iter().map(|slice| slice.len()).sum();
             let written = self.wire.write(&slices)?;
+            self.budget.wrote(written);
             self.queued -= written;
             consume(queue, written);
             if queue.is_empty() {
@@ -284,7 +287,7 @@ mod tests {
         let wire = Rc::new(Narrow::default());
         wire.room.set(room);
         let shared: Rc<dyn Wire> = Rc::<Narrow>::clone(&wire);
-        let budget = Rc::new(Budget::new(Arc::default(), budget));
+        let budget = Rc::new(Budget::new(Arc::default(), Arc::default(), budget));
         (wire, Outbox::new(shared, bytes_max, budget))
     }
 

@@ -102,7 +102,7 @@ impl Shard {
         for (id, offer) in offers {
             if let Some(paced) = self.paced_mut(key, id) {
                 let replaced = paced.conflation.offer(offer);
-                self.shared.metrics.conflated(replaced);
+                self.meter.conflated(replaced);
             }
         }
         if !offers.is_empty() {
@@ -176,7 +176,7 @@ impl Shard {
         if !paced.catching_up {
             conflation.ripen(now);
         }
-        self.shared.metrics.hurried(conflation.shed(bytes_max, now));
+        self.meter.hurried(conflation.shed(bytes_max, now));
         let mut sent = 0;
         while conflation.has_ripe() && session.outbox.has_room() {
             let mut frames = Vec::new();
@@ -190,7 +190,7 @@ impl Shard {
             // There is room for a slice, and a frame that is larger goes out alone.
             session.outbox.push_always(&Bytes::from(frames));
         }
-        self.shared.metrics.delivered(sent);
+        self.meter.delivered(sent);
         let stalled = conflation.has_ripe();
         session.stalled |= stalled;
         let waits = !stalled && !paced.catching_up;

@@ -14,6 +14,7 @@ use crate::change::cursor::Source;
 use crate::change::lsn::Lsn;
 use crate::change::transaction::Change;
 use crate::change::transaction::ChangeKind;
+use crate::change::transaction::Timestamp;
 use crate::change::transaction::Transaction;
 use crate::change::tuple::Cell;
 use crate::change::tuple::Row;
@@ -30,6 +31,8 @@ use crate::route::groups::Attachment;
 use crate::route::groups::TableGroups;
 use crate::route::image::ImageKind;
 use crate::route::image::Images;
+use crate::route::metered::PassCount;
+use crate::route::metered::wide;
 use crate::route::outbox::Pushed;
 use crate::route::session::SessionKey;
 use crate::route::shard::Shard;
@@ -52,6 +55,11 @@ impl Routing {
     pub(crate) fn position(&self) -> Option<Position> {
         (self.next > 0).then(|| self.transaction.position_after(self.next))
     }
+
+    /// When it was committed.
+    pub(crate) fn committed_at(&self) -> Timestamp {
+        self.transaction.committed_at
+    }
 }
 
 /// What one pass has matched and not yet written.
@@ -69,6 +77,8 @@ pub(crate) struct Pass {
     dirty: Vec<SessionKey>,
     /// Sessions with throttled subscriptions that were offered something, or whose alarm went off.
     pub(crate) released: Vec<SessionKey>,
+    /// What it is counted as.
+    pub(crate) count: PassCount,
     body: Vec<u8>,
     candidates: Vec<GroupId>,
 }
@@ -216,6 +226,7 @@ impl Shard {
     fn end_transaction(&mut self, transaction: &Transaction) {
         self.matched = transaction.ends_at();
         self.pass.transactions += 1;
+        self.pass.count.end_transaction(transaction.committed_at);
     }
 
     /// A table's changes come in a new shape: every subscription to it is judged again.
@@ -228,6 +239,7 @@ impl Shard {
 
     fn match_change(&mut self, transaction: &Transaction, change: &Change<'_>) {
         let Some(table) = self.groups.table(change.relation.id) else { return };
+        self.pass.count.matched.changes += 1;
         if table.index.probes_only() && !may_match(table, change) {
             return;
         }
@@ -247,8 +259,9 @@ impl Shard {
             missing(&images.old, column) || (images.condensed && missing(&images.new, column))
         };
         if table.index.columns().any(unknown) {
-            self.shared.metrics.undecided();
+            self.meter.undecided();
         }
+        self.pass.count.matched.candidates += wide(candidates.len());
         for group in &candidates {
             self.offer(*group, transaction, change, &images);
         }
@@ -264,7 +277,7 @@ impl Shard {
         images: &Images<'_>,
     ) {
         let Some(source) = self.ring.as_ref().map(Ring::source) else { return };
-        let writing = writing(&self.settings, &self.shared);
+        let writing = writing(&self.settings, &self.meter);
         let Some(group) = self.groups.get_mut(id).filter(|group| group.has_members()) else {
             return;
         };
@@ -275,6 +288,7 @@ impl Shard {
         let Some(op) = shape.encode(images, standing, writing, &mut pass.body) else {
             return;
         };
+        pass.count.matched.shown += 1;
         let dialect = shape.dialect;
         for (at, variant) in group.variants.iter_mut().enumerate() {
             if variant.members.is_empty() {
@@ -286,13 +300,14 @@ impl Shard {
                 let members = (Attachment { group: id, variant: at }, variant.members.as_slice());
                 let (sessions, released) = (&mut self.sessions, &mut pass.released);
                 let replaced = Shard::offer_paced(sessions, released, members, &offer);
-                self.shared.metrics.conflated(replaced);
+                self.meter.conflated(replaced);
                 pass.bytes += pass.body.len();
                 continue;
             }
             if variant.pending.is_none() {
                 pass.touched.push((id, at));
             }
+            pass.count.frames += wide(variant.members.len());
             let pending = variant.pending.get_or_insert_default();
             let begin = pending.bytes.len();
             let cursor = Some(standing.cursor);
@@ -365,7 +380,7 @@ impl Shard {
         match session.outbox.push(&bytes) {
             Pushed::Taken => {
                 session.count_delivered(frames);
-                self.shared.metrics.delivered(frames);
+                self.meter.delivered(frames);
             }
             Pushed::Full => {
                 if let Some(place) = self.pass.start {

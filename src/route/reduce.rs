@@ -4,7 +4,7 @@
 //! fetches it where it needs it. Nothing is left out silently, and no row keeps others back.
 
 use crate::change::tuple::Cell;
-use crate::metrics::Metrics;
+use crate::metrics::shard::ShardMeter;
 use crate::route::encode::Detail;
 use crate::route::encode::Encode;
 use crate::route::encode::RowFrame;
@@ -17,7 +17,7 @@ pub(crate) const AROUND_BODY: usize = 1 << 10;
 /// What encoding a change needs beside it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Writing<'a> {
-    pub(crate) metrics: &'a Metrics,
+    pub(crate) meter: &'a ShardMeter,
     /// How large a body may become.
     pub(crate) body_bytes_max: usize,
 }
@@ -52,7 +52,7 @@ pub(crate) fn write_reduced(
         }
     }
     if matches!(row.detail, Detail::Reference { .. }) {
-        writing.metrics.referenced();
+        writing.meter.referenced();
     }
     body.shrink_to(writing.body_bytes_max);
 }

@@ -90,7 +90,7 @@ impl Shard {
                 return Err(Stuck { id: Rc::clone(&member.id), reason: Gap::SchemaChanged });
             };
             body.clear();
-            let writing = writing(&self.settings, &self.shared);
+            let writing = writing(&self.settings, &self.meter);
             if shape.encode_row(&Images::present(new), writing, &mut body).is_some() {
                 shape.dialect.frame(&head, &body, None, &mut frames);
                 count += 1;

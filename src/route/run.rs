@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::future::pending;
 use std::rc::Rc;
-use std::time::Duration;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -15,6 +14,7 @@ use tokio::time::interval;
 use tokio::time::sleep_until;
 
 use crate::change::cursor::Cursor;
+use crate::metrics::health::BEAT_EVERY;
 use crate::ring::feed::Feed;
 use crate::route::encode::Encode;
 use crate::route::encode::Notice;
@@ -35,7 +35,8 @@ pub async fn run(
     mut feeds: mpsc::Receiver<Feed>,
     clock: impl Fn() -> SystemTime,
 ) {
-    let mut ticks = interval(Duration::from_secs(1));
+    let beat = shard.borrow().stage("shard");
+    let mut ticks = interval(BEAT_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let wake = Rc::clone(&shard.borrow().wake);
     let Some(mut told) = shard.borrow_mut().told.take() else { return };
@@ -52,7 +53,10 @@ pub async fn run(
         }
         tokio::select! {
             biased;
-            _ = ticks.tick() => shard.borrow_mut().tick(clock()),
+            _ = ticks.tick() => {
+                beat.tick();
+                shard.borrow_mut().tick(clock());
+            }
             Some(answer) = told.recv() => shard.borrow_mut().take_answer(answer),
             count = feeds.recv_many(&mut batch, FEEDS_MAX), if fed && hungry => {
                 fed = count > 0;
@@ -62,7 +66,7 @@ pub async fn run(
             () = reach(alarm), if alarm.is_some() && !busy => {}
             () = yield_now(), if busy => {}
         }
-        work(&shard).await;
+        work(&shard, &clock).await;
     }
 }
 
@@ -75,12 +79,13 @@ async fn reach(alarm: Option<Instant>) {
 }
 
 /// One pass, and some slices for those who are behind.
-async fn work(shard: &RefCell<Shard>) {
+async fn work(shard: &RefCell<Shard>, clock: impl Fn() -> SystemTime) {
     let steps = shard.borrow().settings.steps;
     shard.borrow_mut().match_pass();
     while !shard.borrow_mut().flush_some(steps.flush_sessions) {
         yield_now().await;
     }
+    shard.borrow_mut().count_pass(clock);
     for _ in 0..steps.behind_slices {
         if !shard.borrow_mut().read_behind() {
             return;
@@ -108,6 +113,7 @@ impl Shard {
                 self.beat(key, &mut beats);
             }
         }
+        self.count_all();
     }
 
     fn check(&mut self, key: SessionKey, now: SystemTime) {

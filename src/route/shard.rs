@@ -33,6 +33,7 @@ use crate::change::cursor::Cursor;
 use crate::change::cursor::Position;
 use crate::change::lsn::Lsn;
 use crate::metrics::Metrics;
+use crate::metrics::shard::ShardMeter;
 use crate::ring;
 use crate::ring::Ring;
 use crate::ring::feed::Feed;
@@ -152,6 +153,8 @@ pub struct Shared {
 pub struct Shard {
     pub(crate) settings: Settings,
     pub(crate) shared: Shared,
+    /// What this shard counts.
+    pub(crate) meter: Arc<ShardMeter>,
     pub(crate) budget: Rc<Budget>,
     pub(crate) sessions: Slab<Session>,
     pub(crate) groups: Groups,
@@ -197,10 +200,13 @@ impl Shard {
     pub fn new(settings: Settings, shared: Shared) -> Shard {
         let catalog_generation = shared.catalog.current().generation;
         let (tell, told) = mpsc::channel(ASKED_MAX);
-        let budget = Budget::new(Arc::clone(&shared.metrics), settings.outbox_total_bytes_max);
+        let meter = shared.metrics.shard();
+        let total_max = settings.outbox_total_bytes_max;
+        let budget = Budget::new(Arc::clone(&shared.metrics), Arc::clone(&meter), total_max);
         Shard {
             settings,
             shared,
+            meter,
             budget: Rc::new(budget),
             sessions: Slab::new(),
             groups: Groups::default(),
@@ -410,9 +416,9 @@ impl Shard {
 }
 
 /// What encoding a change needs beside it.
-pub(crate) fn writing<'a>(settings: &Settings, shared: &'a Shared) -> Writing<'a> {
+pub(crate) fn writing<'a>(settings: &Settings, meter: &'a ShardMeter) -> Writing<'a> {
     let body_bytes_max = settings.frame_bytes_max.saturating_sub(AROUND_BODY);
-    Writing { metrics: &shared.metrics, body_bytes_max }
+    Writing { meter, body_bytes_max }
 }
 
 pub(crate) fn widen(place: u32) -> usize {

@@ -10,10 +10,13 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::time::MissedTickBehavior;
+use tokio::time::interval;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::gate::Refused;
+use crate::metrics::health::BEAT_EVERY;
 use crate::serve::Front;
 use crate::serve::answer;
 use crate::serve::http;
@@ -30,10 +33,17 @@ const UNREAD_MAX: u64 = 64 << 10;
 
 /// Accepts connections until it is told to stop.
 pub(crate) async fn accept(front: &Rc<Front>, listener: &Listener, stop: &CancellationToken) {
+    let beat = front.shard.borrow().stage("accept");
+    let mut beats = interval(BEAT_EVERY);
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let accepted = tokio::select! {
             biased;
             () = stop.cancelled() => return,
+            _ = beats.tick() => {
+                beat.tick();
+                continue;
+            }
             accepted = listener.accept() => accepted,
         };
         match accepted {

@@ -28,6 +28,7 @@ use crate::auth::Verifier;
 use crate::gate::Caller;
 use crate::gate::Gate;
 use crate::gate::Refused;
+use crate::metrics::Metrics;
 use crate::route::encode::Encode;
 use crate::route::outbox::Wire;
 use crate::route::session::SessionKey;
@@ -97,6 +98,7 @@ pub struct Stop {
 pub struct Front {
     shard: Rc<RefCell<Shard>>,
     verifier: Arc<Verifier>,
+    metrics: Arc<Metrics>,
     settings: Settings,
     tasks: TaskTracker,
     /// Cancelled when the daemon stops: no session begins any more.
@@ -124,7 +126,8 @@ impl Front {
     #[must_use]
     pub fn new(shard: Rc<RefCell<Shard>>, verifier: Arc<Verifier>, settings: Settings) -> Front {
         let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
-        Front { shard, verifier, settings, tasks, closing, told: Cell::new(0) }
+        let metrics = Arc::clone(shard.borrow().metrics());
+        Front { shard, verifier, metrics, settings, tasks, closing, told: Cell::new(0) }
     }
 
     /// Believes a token, or says why not. Nothing is looked at of an address that has shown too many
@@ -135,6 +138,7 @@ impl Front {
             gate.may_show_token(caller).map_err(Doubt::TooMany)?;
         }
         let believed = self.verifier.verify(token);
+        self.metrics.count_token(believed.as_ref().err().map(TokenError::code));
         if let (Err(error), Some(caller)) = (&believed, caller)
             && *error != TokenError::Expired
         {

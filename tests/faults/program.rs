@@ -139,7 +139,7 @@ fn spawn(folder: &Path) -> Child {
 fn configuration(port: u16, postgres: u16, profile: Profile) -> String {
     let mut text = format!(
         "[database]\nurl = 'postgres://postgres@127.0.0.1:{postgres}/postgres?sslmode=disable'\n\
-         [listen]\naddress = '127.0.0.1:{port}'\nshards = {}\n\
+         [admin]\naddress = '127.0.0.1:0'\n[listen]\naddress = '127.0.0.1:{port}'\nshards = {}\n\
          [auth]\nroles = ['{ROLE}']\nanonymous_role = '{ROLE}'\n",
         profile.shards
     );

@@ -97,7 +97,7 @@ impl Company {
         let folder = Folder::new();
         folder.write("secret", "a secret of the tests, of thirty-two bytes or more");
         let text = format!(
-            "[database]\nurl = '{}'\nslot = '{}'\n[listen]\naddress = '127.0.0.1:0'\n\
+            "[database]\nurl = '{}'\nslot = '{}'\n[listen]\naddress = '127.0.0.1:0'\n[admin]\naddress = '127.0.0.1:0'\n\
              [auth]\nroles = ['{role}']\nanonymous_role = '{role}'\n\
              [[auth.keys]]\nalgorithm = 'HS256'\nsecret_file = 'secret'\n\
              [[table]]\nname = 'orders'\n\

@@ -144,7 +144,7 @@ fn configuration(database: &Database, role: &str, plan: &Plan<'_>) -> (Config, F
     // All clients have one address here, and ask again and again until something is so.
     let text = format!(
         "[limits]\nconnections_per_address = 0\nhandshakes_per_second_per_address = 0\n\
-         requests_per_second = 0\n[database]\nurl = '{}'\nslot = '{}'\n[drain]\nseconds = 0\n[listen]\naddress = '127.0.0.1:0'\n\
+         requests_per_second = 0\n[admin]\naddress = '127.0.0.1:0'\n[database]\nurl = '{}'\nslot = '{}'\n[drain]\nseconds = 0\n[listen]\naddress = '127.0.0.1:0'\n\
          [auth]\nroles = ['{role}']\n{anonymous}\
          [[auth.keys]]\nalgorithm = 'HS256'\nsecret_file = '{}'\n{}",
         database.connection_string(),

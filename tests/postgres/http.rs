@@ -66,6 +66,14 @@ impl Http {
         self.send("GET", path, headers, "").await
     }
 
+    /// The status and the text of an answer that is not JSON.
+    pub(crate) async fn text(&mut self, path: &str) -> (StatusCode, String) {
+        let response = self.begin("GET", path, &[], "").await;
+        let status = response.status();
+        let body = timeout(DEADLINE, response.into_body().collect()).await.unwrap().unwrap();
+        (status, String::from_utf8(body.to_bytes().to_vec()).unwrap())
+    }
+
     pub(crate) async fn send(
         &mut self,
         method: &str,

@@ -67,7 +67,7 @@ impl Serving {
         sql.batch_execute(&statements).await.unwrap();
         let folder = Folder::new();
         let text = format!(
-            "[database]\nurl = '{}'\nslot = '{}'\n[listen]\naddress = '127.0.0.1:0'\n\
+            "[database]\nurl = '{}'\nslot = '{}'\n[listen]\naddress = '127.0.0.1:0'\n[admin]\naddress = '127.0.0.1:0'\n\
              [auth]\nanonymous_role = '{role}'\n[[table]]\nname = 'large'\nopen = true\n",
             database.connection_string(),
             database.name,

@@ -6,6 +6,7 @@
 #![expect(clippy::indexing_slicing, reason = "a test may panic; JSON is read by index")]
 
 mod access;
+mod admin;
 mod catalog;
 mod check;
 mod commands;

@@ -1,7 +1,6 @@
 //! The log that the slot keeps: a stream that rests, a budget that is exceeded, and what becomes of
 //! the clients.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::SystemTime;
 
@@ -89,18 +88,18 @@ async fn a_stream_that_rests_is_heard_by_the_server_and_goes_on_with_nothing_los
     insert(&deployment.sql, 0..1).await;
     client.row().await;
     deployment.pause(true).await;
-    let before = deployment.daemon.meters().transactions.load(Ordering::Relaxed);
+    let before = deployment.daemon.metrics().ingest.transactions.get();
     insert(&deployment.sql, 1..200).await;
     // Longer than the server waits for a status.
     deployment.execute(&["SELECT pg_sleep(1.2)"]).await;
-    let meters = deployment.daemon.meters();
-    let after = meters.transactions.load(Ordering::Relaxed);
+    let meters = &deployment.daemon.metrics().ingest;
+    let after = meters.transactions.get();
     assert_eq!(before, after, "it was read all the same");
     deployment.pause(false).await;
     for id in 1..200 {
         assert_eq!(client.row().await["new"]["id"], json!(id));
     }
-    assert_eq!(meters.connections.load(Ordering::Relaxed), 1);
+    assert_eq!(meters.connections.get(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

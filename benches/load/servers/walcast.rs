@@ -52,6 +52,8 @@ address = "{address}"
 [limits]
 connections_per_address = 0
 handshakes_per_second_per_address = 0
+[admin]
+address = "127.0.0.1:0"
 
 [auth]
 anonymous_role = "bench_reader"

@@ -49,6 +49,9 @@ fn text(server: &PrivateServer, port: u16, secret_file: &Path) -> String {
     let strings = |list: &[&str]| list.iter().copied().map(toml::Value::from).collect();
     section("[database]", &[("url", replication.into()), ("ask_url", asking.into())]);
     section("[listen]", &[("address", format!("127.0.0.1:{port}").into())]);
+    // Beside it; any port where any was asked for.
+    let admin = if port == 0 { 0 } else { port.saturating_add(1) };
+    section("[admin]", &[("address", format!("127.0.0.1:{admin}").into())]);
     let roles = toml::Value::Array(strings(&["customer", "driver", "merchant", "admin"]));
     section("[auth]", &[("roles", roles)]);
     let secret_file = secret_file.display().to_string();

@@ -217,7 +217,7 @@ async fn readers_that_stop_share_a_budget_and_lose_nothing() {
     const SESSIONS: usize = 100;
     let mut world = World::new(16 << 10);
     let metrics = Arc::clone(&world.shard.shared.metrics);
-    world.shard.budget = Rc::new(Budget::new(Arc::clone(&metrics), BUDGET));
+    world.shard.budget = Rc::new(Budget::new(Arc::clone(&metrics), Arc::default(), BUDGET));
     let mut sessions = Vec::new();
     for _ in 0..SESSIONS {
         let (key, socket) = world.session(100);

@@ -1,6 +1,5 @@
 //! What the slot is told, and what is not read.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use walcast::cli::demo::postgres::PrivateServer;
@@ -96,13 +95,13 @@ async fn a_shard_that_takes_nothing_holds_the_stream_and_the_server_still_hears_
     }
     // Longer than the server waits for a status.
     client.batch_execute("SELECT pg_sleep(3)").await.unwrap();
-    let handed = stage.meters.transactions.load(Ordering::Relaxed);
+    let handed = stage.metrics.ingest.transactions.get();
     assert!(handed < 10, "{handed} transactions were taken for a shard that has room for 3");
     assert_eq!(stage.enters(|_| true).await, State::Streaming);
     for id in 0..500 {
         assert_eq!(stage.changes().await, [format!("insert t ({id})")]);
     }
-    assert_eq!(stage.meters.connections.load(Ordering::Relaxed), 1);
+    assert_eq!(stage.metrics.ingest.connections.get(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -118,7 +117,7 @@ async fn what_is_received_and_not_routed_is_bounded_in_bytes() {
         client.execute("INSERT INTO t VALUES ($1)", &[&id]).await.unwrap();
     }
     client.batch_execute("SELECT pg_sleep(0.3)").await.unwrap();
-    let handed = stage.meters.transactions.load(Ordering::Relaxed);
+    let handed = stage.metrics.ingest.transactions.get();
     assert!((1..20).contains(&handed), "{handed}");
     for id in 0..200 {
         assert_eq!(stage.changes().await, [format!("insert t ({id})")]);
@@ -141,7 +140,7 @@ async fn a_quiet_stream_outlives_the_servers_patience() {
     client.batch_execute("SELECT pg_sleep(3)").await.unwrap();
     client.batch_execute("INSERT INTO t VALUES (1)").await.unwrap();
     assert_eq!(stage.changes().await, ["insert t (1)"]);
-    assert_eq!(stage.meters.connections.load(Ordering::Relaxed), 1);
+    assert_eq!(stage.metrics.ingest.connections.get(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,7 +18,6 @@ use walcast::change::transaction::Transaction;
 use walcast::change::tuple::Cell;
 use walcast::change::tuple::Tuple;
 use walcast::ingest;
-use walcast::ingest::Meters;
 use walcast::ingest::Settings;
 use walcast::ingest::Standing;
 use walcast::ingest::State;
@@ -26,6 +25,7 @@ use walcast::ingest::error::IngestError;
 use walcast::ingest::orders::Orders;
 use walcast::ingest::progress::Window;
 use walcast::ingest::state::Board;
+use walcast::metrics::Metrics;
 use walcast::ring::feed::Feed;
 use walcast::ring::feed::Routed;
 use walcast::tls::TlsMode;
@@ -39,7 +39,7 @@ pub(super) const NO_WINDOW: Window = Window { bytes: 0, age: Duration::ZERO };
 pub(super) struct Stage {
     pub(super) feeds: mpsc::Receiver<Feed>,
     pub(super) routed: Routed,
-    pub(super) meters: Arc<Meters>,
+    pub(super) metrics: Arc<Metrics>,
     standing: watch::Receiver<Standing>,
     stop: CancellationToken,
     thread: Option<JoinHandle<Result<(), IngestError>>>,
@@ -80,9 +80,9 @@ impl Stage {
     /// The same with another catalogue.
     pub(super) fn start_with(settings: Settings, room: usize, catalog: Arc<Catalog>) -> Stage {
         let (feed, feeds) = mpsc::channel(room);
-        let board = Board::new();
+        let (routed, metrics) = (Routed::new(), Arc::new(Metrics::default()));
+        let board = Board::new(Arc::clone(&metrics));
         let standing = board.watch();
-        let (routed, meters) = (Routed::new(), Arc::new(Meters::default()));
         let stop = CancellationToken::new();
         let stage = ingest::Stage {
             settings,
@@ -91,11 +91,11 @@ impl Stage {
             routed: vec![routed.clone()],
             board,
             orders: Orders::new(),
-            meters: Arc::clone(&meters),
+            metrics: Arc::clone(&metrics),
             stop: stop.clone(),
         };
         let thread = Some(std::thread::spawn(move || ingest::run_thread(stage)));
-        Stage { feeds, routed, meters, standing, stop, thread }
+        Stage { feeds, routed, metrics, standing, stop, thread }
     }
 
     /// The next thing that a shard is fed.

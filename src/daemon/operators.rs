@@ -1,0 +1,66 @@
+//! The operator's thread: one runtime for all that operators ask, apart from the data's way.
+
+use std::sync::Arc;
+
+use tokio::runtime::Builder;
+use tokio::task::LocalSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin;
+use crate::config;
+use crate::daemon::Daemon;
+use crate::daemon::DaemonError;
+use crate::daemon::begin;
+
+/// What the thread is started with.
+struct Stage {
+    /// Metrics and health over HTTP; absent where the settings have no address for it.
+    http: Option<admin::Stage>,
+    /// Ends it.
+    stop: CancellationToken,
+}
+
+impl Daemon {
+    /// Starts the operator's thread.
+    pub(super) fn serve_operators(&mut self, settings: config::Admin) -> Result<(), DaemonError> {
+        let stop = self.stop_operators.clone();
+        let http = match settings.address {
+            None => None,
+            Some(address) => {
+                let listen = |source| DaemonError::Listen { address, source };
+                let listener = admin::bind(address).map_err(listen)?;
+                self.admin = Some(listener.local_addr().map_err(listen)?);
+                let (metrics, stop) = (Arc::clone(&self.metrics), stop.clone());
+                Some(admin::Stage { listener, metrics, stop })
+            }
+        };
+        let stage = Stage { http, stop };
+        let name = "operators".to_owned();
+        let ended = begin::thread(name.clone(), move || run(stage))?;
+        // A thread that panics drops its sender.
+        self.operators
+            .spawn(async move { ended.await.unwrap_or(Err(DaemonError::Ended { stage: name })) });
+        Ok(())
+    }
+}
+
+/// Runs what operators ask until it is stopped.
+fn run(stage: Stage) -> Result<(), DaemonError> {
+    let runtime =
+        Builder::new_current_thread().enable_all().build().map_err(DaemonError::Thread)?;
+    LocalSet::new().block_on(&runtime, drive(stage))
+}
+
+async fn drive(stage: Stage) -> Result<(), DaemonError> {
+    let http = async {
+        match stage.http {
+            Some(http) => admin::run(http).await.map_err(DaemonError::Thread),
+            None => {
+                stage.stop.cancelled().await;
+                Ok(())
+            }
+        }
+    };
+    // What else is for operators runs beside it, here.
+    http.await
+}
