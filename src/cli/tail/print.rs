@@ -61,7 +61,7 @@ impl Printer {
             line.push_str(&self.paint("2", time));
             line.push(' ');
         }
-        let _ = write!(line, "{}", self.paint(colour(&row.op), &format!("{:<8}", row.op)));
+        let _ = write!(line, "{}", self.paint(colour(&row.op), &format!("{:<7} ", row.op)));
         let image = row.new.as_ref().or(row.reference.as_ref()).or(row.old.as_ref());
         let key = image.map(|image| self.key_of(image)).unwrap_or_default();
         let before = row.old.clone().or_else(|| self.remembered.get(&key).cloned());
@@ -222,6 +222,7 @@ mod tests {
             r#"{"type":"row","id":"tail","op":"update","reference":{"id":5},"bytes":104857600}"#,
             r#"{"type":"row","id":"tail","op":"delete","old":{"area":"n","id":5}}"#,
             r#"{"type":"row","id":"tail","op":"truncate"}"#,
+            r#"{"type":"row","id":"tail","op":"snapshot","new":{"area":"n","id":6}}"#,
         ];
         insta::assert_snapshot!(printed(Colours::Off, &frames), @r#"
     12:03:04 insert  id=5 status="open" note=null area="n"
@@ -232,7 +233,8 @@ mod tests {
     enter   id=5 status="live" note="\u001b[2J" area="n"
     update  id=5 (104857600 bytes, too large to be sent)
     delete  id=5 area="n"
-    truncate
+    truncate 
+    snapshot id=6 area="n"
     "#);
     }
 
