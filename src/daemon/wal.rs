@@ -25,6 +25,7 @@ use crate::ingest::budget::Level;
 use crate::ingest::budget::Report;
 use crate::ingest::budget::Settings;
 use crate::ingest::orders::Orders;
+use crate::logging::notice;
 use crate::metrics::Metrics;
 
 /// How often the server is asked.
@@ -126,20 +127,23 @@ impl Watcher {
         let oldest = report.slot.as_ref().and_then(|slot| slot.oldest.as_deref());
         let oldest = oldest.unwrap_or("none");
         let state = self.standing.borrow().state.name();
+        let code = notice::WAL_BUDGET;
         let text = match report.level {
             Level::Good => {
-                tracing::info!(level, before, retained, "the slot keeps little log again");
+                tracing::info!(code, level, before, retained, "the slot keeps little log again");
                 return;
             }
             Level::Warned => "the slot keeps much log",
             Level::Shed => "the slot keeps much log: nothing is held back for clients any more",
             Level::Over => {
                 let text = "the slot keeps more log than its budget";
-                tracing::error!(level, before, retained, warn, budget, oldest, state, "{text}");
+                tracing::error!(
+                    code, level, before, retained, warn, budget, oldest, state, "{text}"
+                );
                 return;
             }
         };
-        tracing::warn!(level, before, retained, warn, budget, oldest, state, "{text}");
+        tracing::warn!(code, level, before, retained, warn, budget, oldest, state, "{text}");
     }
 
     fn over_budget(&mut self) {
@@ -152,6 +156,7 @@ impl Watcher {
                 let oldest = slot.oldest.as_deref().unwrap_or("none");
                 let retained = report.retained_bytes();
                 tracing::error!(
+                    code = notice::WAL_BUDGET,
                     retained,
                     oldest,
                     "the slot keeps more log than its budget, and letting go would not free it: it \
@@ -175,7 +180,8 @@ impl Watcher {
         self.let_go_at = Some(Instant::now());
         self.report.send_modify(|report| report.let_goes += 1);
         let why = format!("the slot keeps {retained} bytes, more than the budget of {budget}");
-        tracing::error!(retained, budget, "the log is let go, as wal.over_budget says");
+        let code = notice::WAL_BUDGET;
+        tracing::error!(code, retained, budget, "the log is let go, as wal.over_budget says");
         self.orders.let_go(why.into());
     }
 }

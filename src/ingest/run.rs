@@ -29,6 +29,7 @@ use crate::ingest::state::Board;
 use crate::ingest::stream::Stream;
 use crate::ingest::walsender;
 use crate::ingest::walsender::WalsenderError;
+use crate::logging::notice;
 use crate::metrics::Metrics;
 use crate::metrics::health::Beat;
 use crate::metrics::ingest::IngestMeter;
@@ -167,6 +168,10 @@ impl Ingest {
             slot::give_up(&mut commands, &self.settings.slot).await?;
         }
         let slot = slot::find_or_create(&mut commands, &self.settings.slot).await?;
+        if slot.created {
+            let (code, name) = (notice::SLOT_CREATED, &self.settings.slot.name);
+            tracing::info!(code, slot = %name, lsn = %slot.confirmed_lsn, "the slot was made");
+        }
         let replaced = self.replace.take();
         let options = self.settings.slot.options(commands.parameter("server_version"));
         self.hold_back(slot.budget_bytes);

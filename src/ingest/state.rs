@@ -17,6 +17,7 @@ use std::time::SystemTime;
 
 use tokio::sync::watch;
 
+use crate::logging::notice;
 use crate::metrics::Metrics;
 use crate::metrics::ingest::STATES;
 
@@ -195,7 +196,12 @@ impl Board {
 
     /// Writes and logs that a new history begins: what clients have is void.
     pub fn renew(&self, why: Arc<str>) {
-        tracing::error!(why = &*why, "a new history begins: every client is told to start again");
+        let code = notice::RESYNC_ALL;
+        tracing::error!(
+            code,
+            why = &*why,
+            "a new history begins: every client is told to start again"
+        );
         self.standing.send_modify(|standing| {
             standing.renewals += 1;
             standing.renewed = Some(Renewal { at: SystemTime::now(), why });
@@ -217,22 +223,40 @@ fn tell(metrics: &Metrics, state: &State) {
     }
 }
 
-fn log(state: &State, before: &State) {
-    let (name, before) = (state.name(), before.name());
+/// What an operator finds a state in the log by.
+const fn code(state: &State) -> Option<&'static str> {
     match state {
-        State::Lost { .. } => tracing::error!(state = name, before, "slot: {state}"),
+        State::WaitingForDatabase { .. } => Some(notice::WAITING),
+        State::Streaming => Some(notice::STREAMING),
+        State::Interrupted { .. } => Some(notice::INTERRUPTED),
+        State::Busy { .. } => Some(notice::SLOT_BUSY),
+        State::Lost { .. } => Some(notice::SLOT_LOST),
+        State::Connecting
+        | State::CatchingUp
+        | State::Paused
+        | State::Recreated { .. }
+        | State::Stopped { .. } => None,
+    }
+}
+
+fn log(state: &State, before: &State) {
+    let (code, name, before) = (code(state), state.name(), before.name());
+    match state {
+        State::Lost { .. } => tracing::error!(code, state = name, before, "slot: {state}"),
         State::WaitingForDatabase { .. }
         | State::Interrupted { .. }
         | State::Busy { .. }
         | State::Recreated { .. }
         | State::Stopped { why: Some(_) } => {
-            tracing::warn!(state = name, before, "stream: {state}");
+            tracing::warn!(code, state = name, before, "stream: {state}");
         }
         State::Connecting
         | State::CatchingUp
         | State::Streaming
         | State::Paused
-        | State::Stopped { why: None } => tracing::info!(state = name, before, "stream: {state}"),
+        | State::Stopped { why: None } => {
+            tracing::info!(code, state = name, before, "stream: {state}");
+        }
     }
 }
 

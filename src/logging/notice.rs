@@ -20,7 +20,7 @@ pub const DRAINING: &str = "draining";
 pub const STOPPED: &str = "stopped";
 /// Postgres does not answer at the start; it is tried again.
 pub const WAITING: &str = "waiting";
-/// There was no slot, and one was made: nothing from before it can be delivered.
+/// A slot was made: nothing from before it can be delivered.
 pub const SLOT_CREATED: &str = "slot_created";
 /// Another process reads the slot; it is waited for.
 pub const SLOT_BUSY: &str = "slot_busy";
@@ -30,8 +30,8 @@ pub const SLOT_LOST: &str = "slot_lost";
 pub const RESYNC_ALL: &str = "resync_all";
 /// The stream from Postgres broke off; it is tried again.
 pub const INTERRUPTED: &str = "interrupted";
-/// The stream from Postgres goes on.
-pub const RESUMED: &str = "resumed";
+/// What is committed comes through: at the start, and again after an interruption.
+pub const STREAMING: &str = "streaming";
 /// Postgres keeps more log for the slot than it should, or will soon give it up.
 pub const WAL_BUDGET: &str = "wal_budget";
 /// Other settings count from now on; `changed` names them.
@@ -62,7 +62,7 @@ pub const NOTICES: &[Notice] = &[
     Notice { code: SLOT_LOST, id: "4e8d73c57be04d2f831e1cae455931ca" },
     Notice { code: RESYNC_ALL, id: "3d96f2335d80414eaaf6246b166f7869" },
     Notice { code: INTERRUPTED, id: "1c67b34dee04413d87b528b9e5fa534f" },
-    Notice { code: RESUMED, id: "db398fcb366f4bf58d80003a2291537a" },
+    Notice { code: STREAMING, id: "db398fcb366f4bf58d80003a2291537a" },
     Notice { code: WAL_BUDGET, id: "56d0864666614b4d8237a6af97a7326c" },
     Notice { code: RELOADED, id: "b6f05655c46d4fae958127e54d23dd35" },
     Notice { code: RELOAD_FAILED, id: "f81bb46fc7a340e9b7921b0088d73153" },
