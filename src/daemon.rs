@@ -56,6 +56,7 @@ mod reload;
 mod begin;
 mod listen;
 mod wal;
+mod notify;
 mod operators;
 mod stopping;
 mod shard;
@@ -146,7 +147,7 @@ pub async fn run(
     let mut daemon = Daemon::start(&config)?;
     let control = daemon.control();
     let lives = async {
-        if let Err(error) = begin::until_live(&mut daemon).await {
+        if let Err(error) = daemon.live().await {
             return error;
         }
         tracing::info!(code = notice::READY, address = %daemon.address, "ready");
@@ -250,8 +251,9 @@ impl Daemon {
         let stage = daemon.stage(ingest_settings, Arc::clone(&catalog), feeds, routed);
         daemon.stages.spawn(begin::read_then_stream(stage));
         daemon.tasks.spawn(wal::Watcher::new(config, Arc::clone(&catalog), &daemon, wal).run());
-        daemon.tasks.spawn(poll::catalog(catalog, metrics));
+        daemon.tasks.spawn(poll::catalog(catalog, Arc::clone(&metrics)));
         daemon.tasks.spawn(pool.run());
+        daemon.tasks.spawn(notify::run(metrics));
         let stream = daemon.orders.clone();
         daemon.tasks.spawn(Desk { orders, config: config.clone(), stream }.run());
         Ok(daemon)

@@ -11,20 +11,15 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use sd_notify::NotifyState;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
-use tokio::sync::watch;
 use tokio::time::sleep;
-use tokio::time::timeout;
 
 use crate::catalog::Catalog;
 use crate::catalog::CatalogError;
 use crate::daemon::Daemon;
 use crate::daemon::DaemonError;
-use crate::daemon::systemd;
 use crate::ingest;
-use crate::ingest::Standing;
 use crate::ingest::State;
 use crate::ingest::error::back_off;
 use crate::ingest::state::Board;
@@ -33,9 +28,6 @@ use crate::ring::feed::Routed;
 
 /// The longest wait between two attempts: an attempt costs nothing while nobody is served.
 const TRY_EVERY: Duration = Duration::from_secs(1);
-/// How often systemd hears that the start goes on, and for how long it is asked to wait each time.
-const STILL_HERE: Duration = Duration::from_secs(20);
-const PATIENCE_MICROSECONDS: u32 = 60_000_000;
 
 impl Daemon {
     /// The stage that reads the stream, for the shards that it feeds.
@@ -90,29 +82,6 @@ async fn first_look(catalog: &Catalog, board: &Board) -> Result<(), CatalogError
         sleep(after).await;
     }
     Ok(())
-}
-
-/// [`Daemon::live`], while systemd is told how it goes: a start is not given up because the database
-/// is not there yet.
-pub(super) async fn until_live(daemon: &mut Daemon) -> Result<(), DaemonError> {
-    let standing = daemon.standing();
-    tokio::select! {
-        result = daemon.live() => result,
-        () = tell_systemd(standing) => Ok(()),
-    }
-}
-
-async fn tell_systemd(mut standing: watch::Receiver<Standing>) {
-    loop {
-        let text = standing.borrow_and_update().state.to_string().replace('\n', " ");
-        systemd(&[
-            NotifyState::Status(&text),
-            NotifyState::ExtendTimeoutUsec(PATIENCE_MICROSECONDS),
-        ]);
-        if let Ok(Err(_gone)) = timeout(STILL_HERE, standing.changed()).await {
-            return std::future::pending().await;
-        }
-    }
 }
 
 /// Starts a thread; what it came to is received when it ends. One that panics drops its sender.

@@ -206,22 +206,28 @@ async fn a_stop_sends_clients_away_frees_the_slot_and_tells_systemd() {
     let company = Company::new().await;
     let notified = UnixDatagram::bind(company.folder.path("notify")).unwrap();
     let socket = company.folder.path("notify").display().to_string();
-    let (mut daemon, address) =
-        company.serve_with(ANY, &[("NOTIFY_SOCKET", socket.as_str())]).await;
-    let mut buffer = [0; 256];
-    let mut told = async |expected: &str| {
-        loop {
-            let length = timeout(DEADLINE, notified.recv(&mut buffer)).await.unwrap().unwrap();
-            if str::from_utf8(&buffer[..length]).unwrap().contains(expected) {
-                return;
+    let environment = [("NOTIFY_SOCKET", socket.as_str()), ("WATCHDOG_USEC", "400000")];
+    let (mut daemon, address) = company.serve_with(ANY, &environment).await;
+    let told = async |wanted: &str| {
+        let mut buffer = [0; 1024];
+        let said = async {
+            loop {
+                let length = notified.recv(&mut buffer).await.unwrap();
+                let text = String::from_utf8(buffer[..length].to_vec()).unwrap();
+                if text.contains(wanted) {
+                    return text;
+                }
             }
-        }
+        };
+        timeout(DEADLINE, said).await.unwrap()
     };
     told("READY=1").await;
+    assert!(told("WATCHDOG=1").await.contains("STATUS=lag 0 B, 0.0 s; 0 clients, 0 behind"));
     let mut client = Client::connect(&format!("ws://{address}/v1/ws")).await;
     client.subscribed(json!({"id": "o", "table": "orders"})).await;
     company.execute(&["INSERT INTO orders VALUES (1, 'ann', 'new')"]).await;
     client.row().await;
+    told("; 1 client, 0 behind").await;
     daemon.signal("-TERM").await;
     assert_eq!(client.closed().await, 1012);
     drop(client);

@@ -75,7 +75,7 @@ async fn a_daemon_that_comes_before_its_database_waits_for_it_and_goes_on_from_t
 /// A configuration for a database; `connection` is its connection string.
 fn configuration(folder: &Folder, connection: &str) -> String {
     let text = format!(
-        "[database]\nurl = '{connection}'\n[listen]\naddress = '127.0.0.1:0'\n\
+        "[database]\nurl = '{connection}'\n[admin]\naddress = '127.0.0.1:0'\n[listen]\naddress = '127.0.0.1:0'\n\
          [auth]\nroles = ['web']\nanonymous_role = 'web'\n{TABLES}"
     );
     folder.write("walcast.toml", text).display().to_string()
@@ -98,7 +98,7 @@ async fn the_wait_is_told_to_systemd_once_to_the_log_and_a_stop_ends_it() {
         let told = str::from_utf8(&buffer[..length]).unwrap();
         assert!(told.contains("EXTEND_TIMEOUT_USEC="), "{told}");
         assert!(!told.contains("READY=1"), "{told}");
-        if told.contains("STATUS=waiting for the database: connecting as the asking role") {
+        if told.contains("STATUS=not ready: the daemon starts, waiting for the database: connecting as the asking role") {
             break;
         }
     }
