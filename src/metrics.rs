@@ -52,6 +52,8 @@ pub struct Metrics {
     records: bool,
     shards: Mutex<Vec<Arc<ShardMeter>>>,
     fell_behind: Counter,
+    /// How many bytes may wait in all outboxes together.
+    pub outbox_budget_bytes: Gauge,
     outbox_bytes: AtomicUsize,
     sessions: AtomicUsize,
     sessions_opened: Counter,
@@ -126,6 +128,7 @@ impl Metrics {
             records,
             shards: Mutex::default(),
             fell_behind: Counter::default(),
+            outbox_budget_bytes: Gauge::default(),
             outbox_bytes: AtomicUsize::default(),
             sessions: AtomicUsize::default(),
             sessions_opened: Counter::default(),

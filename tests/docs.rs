@@ -1,6 +1,9 @@
 //! Documents that say what the code says, where that can be compared cheaply.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "docs/monitoring.rs"]
+mod monitoring;
+
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;

@@ -202,6 +202,7 @@ impl Shard {
         let (tell, told) = mpsc::channel(ASKED_MAX);
         let meter = shared.metrics.shard();
         let total_max = settings.outbox_total_bytes_max;
+        shared.metrics.outbox_budget_bytes.set_len(total_max);
         let budget = Budget::new(Arc::clone(&shared.metrics), Arc::clone(&meter), total_max);
         Shard {
             settings,

@@ -42,8 +42,14 @@ pub(super) const FAMILIES: &[Family] = &[
     gauge(
         ("walcast_outbox_bytes", "bytes"),
         &[],
-        "Bytes that wait for all sockets together. Bounded by limits.outbox_total_bytes_max.",
+        "Bytes that wait for all sockets together.",
         |it, out| out.len(it.outbox_bytes()),
+    ),
+    gauge(
+        ("walcast_outbox_budget_bytes", "bytes"),
+        &[],
+        "How many may: limits.outbox_total_bytes_max.",
+        |it, out| out.whole(it.outbox_budget_bytes.get()),
     ),
     counter(
         ("walcast_outbox_fell_behind", ""),
