@@ -50,6 +50,7 @@ use crate::serve::inspect::Inspector;
 
 mod descriptors;
 pub mod settings;
+mod console;
 mod control;
 mod poll;
 mod reload;
@@ -85,6 +86,9 @@ pub enum DaemonError {
         #[source]
         source: std::io::Error,
     },
+    /// The console's address or path can't be bound, or its certificate not be used.
+    #[error("opening the console")]
+    Console(#[source] std::io::Error),
     /// A thread can't be started.
     #[error("starting a thread")]
     Thread(#[source] std::io::Error),
@@ -110,6 +114,7 @@ pub struct Daemon {
     admin: Option<SocketAddr>,
     live: Vec<watch::Receiver<bool>>,
     inspector: Inspector,
+    console: Option<SocketAddr>,
     stages: JoinSet<Result<(), DaemonError>>,
     /// What is done on the caller's runtime.
     tasks: JoinSet<()>,
@@ -224,14 +229,14 @@ impl Daemon {
             daemon.address = place.address();
             let (feed, fed) = mpsc::channel::<Feed>(FEEDS_MAX);
             let (live, is_live) = watch::channel(false);
-            let position = Routed::new();
             let shared = Shared {
                 catalog: Arc::clone(&catalog),
                 policies: Arc::clone(&policies),
                 asker: asker.clone(),
                 metrics: Arc::clone(&metrics),
-                routed: position.clone(),
+                routed: Routed::new(),
             };
+            routed.push(shared.routed.clone());
             let stage = shard::Stage {
                 source,
                 feeds: fed,
@@ -245,11 +250,11 @@ impl Daemon {
             };
             daemon.spawn(format!("shard-{number}"), move || shard::run(stage))?;
             feeds.push(feed);
-            routed.push(position);
             daemon.live.push(is_live);
         }
         let stage = daemon.stage(ingest_settings, Arc::clone(&catalog), feeds, routed);
         daemon.stages.spawn(begin::read_then_stream(stage));
+        daemon.serve_console(config, &catalog, policies)?;
         daemon.tasks.spawn(wal::Watcher::new(config, Arc::clone(&catalog), &daemon, wal).run());
         daemon.tasks.spawn(poll::catalog(catalog, Arc::clone(&metrics)));
         daemon.tasks.spawn(pool.run());
@@ -273,6 +278,7 @@ impl Daemon {
             orders: Orders::new(),
             wal: watch::channel(budget::Report::new(config.wal)).1,
             admin: None,
+            console: None,
             live: Vec::new(),
             inspector,
             stages: JoinSet::new(),
@@ -326,12 +332,6 @@ impl Daemon {
     #[must_use]
     pub const fn admin_address(&self) -> Option<SocketAddr> {
         self.admin
-    }
-
-    /// Who asks the shards what they are doing.
-    #[must_use]
-    pub fn inspector(&self) -> Inspector {
-        self.inspector.clone()
     }
 
     /// Returns when every shard has caught up with the log and accepts clients.

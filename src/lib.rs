@@ -41,6 +41,8 @@ pub mod dialect;
 pub mod ingest;
 // Sockets: listeners, handshakes, sessions.
 pub mod serve;
+// The operator: psql to walcast.
+pub mod console;
 
 // The file, the environment and the flags become every component's settings.
 pub mod config;

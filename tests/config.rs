@@ -46,7 +46,7 @@ fn the_example_is_a_configuration() {
 fn the_example_lists_every_key_with_its_default() {
     let text = uncommented(&fs::read_to_string(EXAMPLE).unwrap());
     let example: toml::Table = toml::from_str(&text).unwrap();
-    for key in KEYS {
+    for key in KEYS.iter() {
         let (section, leaf) = key.name.rsplit_once('.').unwrap();
         let mut values = vec![toml::Value::Table(example.clone())];
         for part in section.split('.') {
@@ -83,7 +83,7 @@ fn the_documentation_has_the_table_of_keys() {
 fn documented() -> String {
     let mut text = String::new();
     let mut last = "";
-    for key in KEYS {
+    for key in KEYS.iter() {
         let (section, leaf) = key.name.rsplit_once('.').unwrap();
         if section != last {
             let title = match section.strip_suffix("[]") {

@@ -10,6 +10,8 @@ use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 
+use walcast::console::statement::STATEMENTS;
+use walcast::console::users::Level;
 use walcast::gate::Limit;
 use walcast::metrics::ingest::STATES;
 use walcast::metrics::table::SECTIONS;
@@ -192,6 +194,34 @@ fn the_names_in_the_map_are_those_of_the_code() {
         }
     }
     assert!(paths > 10, "{paths}");
+}
+
+/// The statements of the console as docs/console.md has them. `WRITE_DOCS=1` writes them there.
+#[test]
+fn the_console_s_statements_are_those_of_the_code() {
+    let (begin, end) = ("<!-- statements: begin -->\n", "<!-- statements: end -->");
+    let document = read("docs/console.md");
+    let (before, rest) = document.split_once(begin).unwrap();
+    let (found, after) = rest.split_once(end).unwrap();
+    let mut expected = String::new();
+    for spec in STATEMENTS {
+        let level = if spec.level == Level::Admin { " Level `admin`." } else { "" };
+        writeln!(expected, "\n### `{}`\n\n{}{level}", spec.form, spec.purpose).unwrap();
+        if !spec.columns.is_empty() {
+            expected.push_str("\n| column | type | |\n| --- | --- | --- |\n");
+        }
+        for column in spec.columns {
+            writeln!(expected, "| `{}` | {} | {} |", column.name, column.of.name(), column.says)
+                .unwrap();
+        }
+    }
+    expected.push('\n');
+    if std::env::var_os("WRITE_DOCS").is_some() {
+        let text = format!("{before}{begin}{expected}{end}{after}");
+        fs::write(root().join("docs/console.md"), text).unwrap();
+        return;
+    }
+    assert_eq!(found, expected, "run this test with WRITE_DOCS=1 to write them");
 }
 
 #[test]

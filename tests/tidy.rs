@@ -26,24 +26,30 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("ingest", &["logging", "metrics", "tls", "change", "ring", "catalog"]),
     ("serve", &["logging", "metrics", "gate", "auth", "route", "dialect"]),
     (
+        "console",
+        &["metrics", "inherit", "control", "change", "catalog", "route", "ingest", "serve"],
+    ),
+    (
         "config",
         &[
             "control", "gate", "tls", "change", "rule", "auth", "ring", "catalog", "ask", "route",
-            "ingest", "serve",
+            "ingest", "serve", "console",
         ],
     ),
     (
         "daemon",
         &[
             "logging", "metrics", "admin", "control", "inherit", "gate", "tls", "change", "rule",
-            "auth", "ring", "catalog", "ask", "route", "dialect", "ingest", "serve", "config",
+            "auth", "ring", "catalog", "ask", "route", "dialect", "ingest", "serve", "console",
+            "config",
         ],
     ),
     (
         "cli",
         &[
             "logging", "metrics", "control", "inherit", "gate", "tls", "change", "rule", "auth",
-            "ring", "catalog", "ask", "route", "dialect", "ingest", "serve", "config", "daemon",
+            "ring", "catalog", "ask", "route", "dialect", "ingest", "serve", "console", "config",
+            "daemon",
         ],
     ),
 ];

@@ -25,6 +25,7 @@ pub mod policies;
 pub mod slot;
 pub mod audit;
 pub mod dial;
+pub mod replication;
 mod connection;
 mod load;
 mod types;

@@ -11,6 +11,7 @@ use crate::ask;
 use crate::auth;
 use crate::auth::Material;
 use crate::config::gate;
+use crate::config::operate;
 use crate::config::read::Reader;
 use crate::config::{
     Access, Admin, Config, Database, Layers, Limits, Listen, Ring, TablePolicy, Values, Window,
@@ -51,6 +52,7 @@ pub(super) fn config(reader: &mut Reader) -> Config {
             held_bytes_max: reader.size("snapshot.held_bytes_max"),
             timeout: Duration::from_secs(reader.integer("snapshot.timeout_seconds")),
         },
+        console: operate::console(reader),
         drain: Duration::from_secs(reader.integer("drain.seconds")),
         tables: tables(reader),
         warnings: Vec::new(),

@@ -4,13 +4,19 @@
 //! `docs/configuration.md` and `systemd/walcast.toml` are compared with it by tests.
 
 mod kind;
+mod operate;
+
+use std::sync::LazyLock;
 
 pub use kind::{Key, Kind};
 
 use crate::config::keys::kind::{GIB, KIB, MIB, bytes, count, key, seconds};
 
 /// All keys, in the order of the example file.
-pub const KEYS: &[Key] = &[
+pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| [DELIVERY, operate::KEYS].concat());
+
+/// Where changes come from and who gets them.
+const DELIVERY: &[Key] = &[
     key(
         "database.url",
         Kind::Url,

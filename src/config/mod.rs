@@ -21,6 +21,7 @@ pub mod mistake;
 
 mod build;
 mod gate;
+mod operate;
 mod read;
 mod source;
 mod values;
@@ -35,6 +36,7 @@ use crate::auth;
 use crate::auth::Secret;
 use crate::config::read::Reader;
 use crate::config::source::Entries;
+use crate::console::settings as console;
 use crate::gate::Limits as GateLimits;
 use crate::ingest::budget;
 use crate::rule::Expression;
@@ -67,6 +69,8 @@ pub struct Config {
     pub gate: GateLimits,
     /// Section `snapshot`.
     pub snapshot: ask::Settings,
+    /// Section `console`.
+    pub console: console::Settings,
     /// Over how long clients are asked to come back when the daemon stops.
     pub drain: Duration,
     /// Settings that the database's own policies read, made of claims.

@@ -29,7 +29,7 @@ impl Values {
     /// Takes them from the layers, after everything was found to be good.
     pub(super) fn of(entries: &Entries, files: BTreeMap<String, Secret>) -> Values {
         let mut settings = Vec::with_capacity(KEYS.len());
-        let mut rest = KEYS;
+        let mut rest = KEYS.as_slice();
         while let Some(key) = rest.first() {
             let Some((section, _)) = key.name.split_once("[].") else {
                 settings.push(setting(entries, key, key.name.to_owned()));

@@ -8,6 +8,9 @@ use crate::ask;
 use crate::auth::Secret;
 use crate::catalog;
 use crate::catalog::TableName;
+use crate::catalog::audit::Access as ExpectedAccess;
+use crate::catalog::audit::Expectations;
+use crate::catalog::audit::ExpectedTable;
 use crate::config::Access;
 use crate::config::Config;
 use crate::config::TablePolicy;
@@ -119,6 +122,30 @@ pub(crate) fn catalog(config: &Config) -> Result<catalog::Settings, SettingsErro
 pub(crate) fn catalog_over(config: &Config, url: &str) -> Result<catalog::Settings, SettingsError> {
     let (connection, tls_mode) = connection("--reading-url", url, None)?;
     Ok(catalog::Settings { connection, tls_mode, ..catalog(config)? })
+}
+
+/// What the database should be like.
+pub(crate) fn expectations(
+    config: &Config,
+    ingest: &ingest::Settings,
+    roles: &[Box<str>],
+) -> Expectations {
+    let table = |table: &TablePolicy| ExpectedTable {
+        name: table_name(&table.schema, &table.name),
+        access: match table.access {
+            Access::Open => ExpectedAccess::Open,
+            Access::Policy(_) => ExpectedAccess::Policy,
+        },
+    };
+    Expectations {
+        slot: config.database.slot.as_str().into(),
+        creates_slot: config.database.create_slot,
+        publication: config.database.publication.as_str().into(),
+        replication_role: ingest.connection.get_user().map(Into::into),
+        window_bytes: config.window.bytes,
+        roles: roles.to_vec(),
+        tables: config.tables.iter().map(table).collect(),
+    }
 }
 
 fn connection(

@@ -10,6 +10,7 @@ mod admin;
 mod catalog;
 mod check;
 mod commands;
+mod console;
 mod crowd;
 mod dead;
 mod delivery;

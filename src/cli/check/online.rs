@@ -9,9 +9,7 @@ use serde_json::json;
 
 use crate::catalog::Catalog;
 use crate::catalog::CatalogError;
-use crate::catalog::audit::Access as ExpectedAccess;
 use crate::catalog::audit::Expectations;
-use crate::catalog::audit::ExpectedTable;
 use crate::catalog::audit::Finding;
 use crate::catalog::audit::Severity;
 use crate::catalog::audit::judge;
@@ -21,7 +19,6 @@ use crate::config::Access;
 use crate::config::Config;
 use crate::daemon::settings;
 use crate::daemon::settings::SettingsError;
-use crate::ingest;
 use crate::ingest::walsender;
 use crate::rule::Rule;
 
@@ -31,7 +28,7 @@ pub(super) async fn findings(config: &Config) -> Vec<Finding> {
         (Ok(ingest), Ok(catalog)) => (ingest, catalog),
         (Err(error), _) | (_, Err(error)) => return vec![unusable(&error)],
     };
-    let expected = expectations(config, &ingest, &catalog.roles);
+    let expected = settings::expectations(config, &ingest, &catalog.roles);
     let mut findings = match ask(config, &expected, catalog).await {
         Ok(findings) => findings,
         Err(error) => vec![unanswered("asking-role-connection", "database.ask_url", &error)],
@@ -58,25 +55,6 @@ async fn ask(
     findings.extend(policies(config, &snapshot));
     findings.extend(security::findings(config, &snapshot, &expected.roles));
     Ok(findings)
-}
-
-fn expectations(config: &Config, ingest: &ingest::Settings, roles: &[Box<str>]) -> Expectations {
-    let table = |table: &crate::config::TablePolicy| ExpectedTable {
-        name: settings::table_name(&table.schema, &table.name),
-        access: match table.access {
-            Access::Open => ExpectedAccess::Open,
-            Access::Policy(_) => ExpectedAccess::Policy,
-        },
-    };
-    Expectations {
-        slot: config.database.slot.as_str().into(),
-        creates_slot: config.database.create_slot,
-        publication: config.database.publication.as_str().into(),
-        replication_role: ingest.connection.get_user().map(Into::into),
-        window_bytes: config.window.bytes,
-        roles: roles.to_vec(),
-        tables: config.tables.iter().map(table).collect(),
-    }
 }
 
 /// Policies that can't be decided over the table as it is.

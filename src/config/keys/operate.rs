@@ -1,0 +1,64 @@
+//! The operators' keys.
+
+use crate::config::keys::kind::{Key, Kind, count, key, seconds};
+
+/// Whom the operator's side lets in, and where.
+pub(super) const KEYS: &[Key] = &[
+    key(
+        "console.address",
+        Kind::Text,
+        None,
+        "The address and port of the console over TCP, such as `127.0.0.1:4482`. Needs users. Default: none.",
+    )
+    .fixed(),
+    key(
+        "console.socket",
+        Kind::Text,
+        None,
+        "The path of the console's Unix socket, such as `/run/walcast/.s.PGSQL.4482` (for `psql -h /run/walcast -p 4482`). The daemon's own user and root come in without a password. Default: none.",
+    )
+    .fixed(),
+    key(
+        "console.users_file",
+        Kind::File,
+        None,
+        "Who may log in by a password: a line `\"name\" \"SCRAM-SHA-256$…\"` for each, as `rolpassword` of `pg_authid` has it. Default: nobody.",
+    )
+    .fixed(),
+    key(
+        "console.admin_users",
+        Kind::Texts,
+        Some(""),
+        "Which of them may do everything.",
+    )
+    .fixed(),
+    key(
+        "console.stats_users",
+        Kind::Texts,
+        Some(""),
+        "Which of them may see everything and change nothing.",
+    )
+    .fixed(),
+    key(
+        "console.tls_cert_file",
+        Kind::File,
+        None,
+        "The certificate that the console shows over TCP, with those above it, in PEM. Default: no TLS.",
+    )
+    .fixed(),
+    key("console.tls_key_file", Kind::File, None, "The certificate's key, in PEM.").fixed(),
+    key(
+        "console.connections_max",
+        count(1, 1000, "connections"),
+        Some("20"),
+        "How many connections to the console there may be over TCP, and as many over the Unix socket.",
+    )
+    .fixed(),
+    key(
+        "console.idle_seconds",
+        seconds(10, 604_800),
+        Some("3600"),
+        "After how long without a statement one of them is ended.",
+    )
+    .fixed(),
+];

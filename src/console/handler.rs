@@ -1,0 +1,197 @@
+//! What is done with a text that a client sends, by the simple protocol and by the extended one.
+//!
+//! Statements of one text are carried out one after the other, and each is answered before the next
+//! begins; an error ends the text, as in Postgres. An answer that never ends is written by its
+//! statement itself, inside `do_query`, so that a cancel request reaches it (`pgwire` hears of one
+//! nowhere else).
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::Sink;
+use futures_util::SinkExt;
+use pgwire::api::ClientInfo;
+use pgwire::api::ClientPortalStore;
+use pgwire::api::Type;
+use pgwire::api::auth::AuthDriver;
+use pgwire::api::portal::Format;
+use pgwire::api::portal::Portal;
+use pgwire::api::query::ExtendedQueryHandler;
+use pgwire::api::query::SimpleQueryHandler;
+use pgwire::api::query::send_execution_response;
+use pgwire::api::query::send_query_response;
+use pgwire::api::results::FieldInfo;
+use pgwire::api::results::Response;
+use pgwire::api::results::Tag;
+use pgwire::api::stmt::QueryParser;
+use pgwire::api::store::PortalStore;
+use pgwire::error::PgWireError;
+use pgwire::error::PgWireResult;
+use pgwire::messages::PgWireBackendMessage;
+
+use crate::console::Console;
+use crate::console::answer::Answer;
+use crate::console::answer::Refused;
+use crate::console::login::Door;
+use crate::console::login::Login;
+use crate::console::login::Parameters;
+use crate::console::order;
+use crate::console::parse::Statement;
+use crate::console::parse::parse;
+use crate::console::show;
+use crate::console::split::statements;
+use crate::console::wire;
+
+/// One connection.
+pub(crate) struct Session {
+    pub(super) console: Arc<Console>,
+    pub(super) door: Door,
+    /// Whether there is a place for it; without one it is told so, and ends.
+    pub(super) seated: bool,
+    pub(super) driver: AuthDriver<Parameters>,
+}
+
+impl Session {
+    /// Carries a statement out.
+    async fn execute<C>(
+        &self,
+        client: &mut C,
+        statement: &Statement,
+        format: &Format,
+    ) -> PgWireResult<Response>
+    where
+        C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let login = client.session_extensions().get::<Login>();
+        let login = login.ok_or_else(|| wire::fatal(Refused::new("28000", "not logged in")))?;
+        if login.level < statement.level() {
+            let message = format!("{} has the level stats and may only see", login.user);
+            let refused = Refused::new("42501", message);
+            return Err(wire::error(refused.hint("console.admin_users lists who may do more.")));
+        }
+        let answer = match statement {
+            Statement::Show { spec, limit } => show::show(&self.console, spec, *limit).await,
+            Statement::Order { order, .. } => order::carry_out(&self.console, order, &login).await,
+            Statement::Constant(constant) => Ok(Answer::Rows(constant.table(&login.user))),
+            Statement::Catalogue(catalogue) => {
+                let catalog = self.console.view.catalog.current();
+                let names = catalog.tables().map(|table| &*table.relation.name);
+                Ok(Answer::Rows(catalogue.table(names)))
+            }
+            Statement::Accepted(tag) => Ok(Answer::Done { tag, notice: None }),
+            Statement::Begin => Ok(Answer::Began),
+            Statement::End(tag) => Ok(Answer::Ended(tag)),
+        };
+        let tag = |tag: &str| Tag::new(tag);
+        let (response, notice) = match answer.map_err(wire::error)? {
+            Answer::Rows(mut table) => {
+                let schema = wire::schema(&statement.fields(), format)?;
+                let notice = table.notice.take();
+                (wire::rows(statement.tag(), schema, table), notice)
+            }
+            Answer::Done { tag: word, notice } => (Response::Execution(tag(word)), notice),
+            Answer::Began => (Response::TransactionStart(tag("BEGIN")), None),
+            Answer::Ended(word) => (Response::TransactionEnd(tag(word)), None),
+        };
+        if let Some(notice) = notice {
+            client.feed(PgWireBackendMessage::NoticeResponse(wire::notice(notice))).await?;
+        }
+        Ok(response)
+    }
+}
+
+#[async_trait]
+impl SimpleQueryHandler for Session {
+    async fn do_query<C>(&self, client: &mut C, query: &str) -> PgWireResult<Vec<Response>>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let texts = statements(query);
+        let Some((last, before)) = texts.split_last() else {
+            return Ok(vec![Response::EmptyQuery]);
+        };
+        let format = Format::UnifiedText;
+        for text in before {
+            let statement = parse(text).map_err(wire::error)?;
+            match self.execute(client, &statement, &format).await? {
+                Response::Query(rows) => send_query_response(client, rows, true).await?,
+                Response::Execution(tag)
+                | Response::TransactionStart(tag)
+                | Response::TransactionEnd(tag) => send_execution_response(client, tag).await?,
+                _ => {}
+            }
+        }
+        let statement = parse(last).map_err(wire::error)?;
+        Ok(vec![self.execute(client, &statement, &format).await?])
+    }
+}
+
+/// Reads statements that are prepared.
+#[derive(Debug)]
+pub(crate) struct Parser;
+
+#[async_trait]
+impl QueryParser for Parser {
+    type Statement = Arc<Statement>;
+
+    async fn parse_sql<C>(
+        &self,
+        _client: &C,
+        sql: &str,
+        _types: &[Option<Type>],
+    ) -> PgWireResult<Option<Arc<Statement>>>
+    where
+        C: ClientInfo + Unpin + Send + Sync,
+    {
+        match *statements(sql) {
+            [] => Ok(None),
+            [text] => Ok(Some(Arc::new(parse(text).map_err(wire::error)?))),
+            _ => {
+                let message = "cannot insert multiple commands into a prepared statement";
+                Err(wire::error(Refused::syntax(message)))
+            }
+        }
+    }
+
+    fn get_parameter_types(&self, _statement: &Arc<Statement>) -> PgWireResult<Vec<Type>> {
+        Ok(Vec::new())
+    }
+
+    fn get_result_schema(
+        &self,
+        statement: &Arc<Statement>,
+        format: Option<&Format>,
+    ) -> PgWireResult<Vec<FieldInfo>> {
+        wire::schema(&statement.fields(), format.unwrap_or(&Format::UnifiedText))
+    }
+}
+
+#[async_trait]
+impl ExtendedQueryHandler for Session {
+    type Statement = Arc<Statement>;
+    type QueryParser = Parser;
+
+    fn query_parser(&self) -> Arc<Parser> {
+        Arc::new(Parser)
+    }
+
+    async fn do_query<C>(
+        &self,
+        client: &mut C,
+        portal: &Portal<Arc<Statement>>,
+        _max_rows: usize,
+    ) -> PgWireResult<Response>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Arc<Statement>>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        self.execute(client, &portal.statement.statement, &portal.result_column_format).await
+    }
+}

@@ -1,0 +1,113 @@
+//! The operator's console: `psql` to walcast.
+//!
+//! ```text
+//! listener ──▶ connection ──▶ login (SCRAM, or who owns the socket) ──▶ split ──▶ statement
+//!                                                                                   │
+//!           frames ◀── wire ◀── answer (a table, or a tag) ◀── show, order, polite ◀┘
+//! ```
+//!
+//! It speaks the protocol of Postgres (`pgwire`), so that what a DBA has can be used: psql with its
+//! `\watch` and `\gx`, drivers, health checks, Grafana. What can be asked is the table
+//! [`STATEMENTS`](statement::STATEMENTS); `docs/console.md` is written from it. Nothing here is in the data's way: the
+//! console has a runtime of its own, and asks the shards between their passes.
+//!
+//! # Invariants
+//!
+//! - Who has not logged in learns nothing but that a login is needed: an unknown user, a wrong
+//!   password and a user without a level are one answer.
+//! - Whoever has the level `stats` changes nothing.
+//! - No verifier, no secret and no row is shown; subjects, addresses and filters are.
+
+pub mod settings;
+pub mod users;
+pub mod statement;
+pub mod listener;
+mod connection;
+mod negotiate;
+mod login;
+mod handler;
+mod wire;
+mod answer;
+mod split;
+mod parse;
+mod polite;
+mod show;
+mod order;
+
+use std::io;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use pgwire::api::ConnectionManager;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::catalog::Catalog;
+use crate::catalog::CatalogError;
+use crate::catalog::audit::Finding;
+use crate::console::login::Passwords;
+use crate::console::settings::Settings;
+use crate::control::Control;
+use crate::ingest::Standing;
+use crate::metrics::Metrics;
+use crate::route::policy::Policies;
+use crate::serve::inspect::Inspector;
+
+/// What the console looks at, and whom it gives orders.
+#[derive(Clone)]
+pub struct View {
+    /// Who asks the shards.
+    pub inspector: Inspector,
+    /// Who gives orders.
+    pub control: Control,
+    /// What the database says of its tables.
+    pub catalog: Arc<Catalog>,
+    /// What the configuration says of them.
+    pub policies: Arc<Policies>,
+    /// The publication's name.
+    pub publication: Box<str>,
+    /// The slot's name.
+    pub slot: Box<str>,
+    /// The client roles.
+    pub roles: Vec<Box<str>>,
+    /// Counters of delivery.
+    pub metrics: Arc<Metrics>,
+    /// What the stream from Postgres is doing.
+    pub standing: watch::Receiver<Standing>,
+    /// Looks for what is wrong with the database.
+    pub check: Check,
+}
+
+/// Looks for what is wrong with the database.
+pub type Check =
+    Arc<dyn Fn() -> BoxFuture<'static, Result<Vec<Finding>, CatalogError>> + Send + Sync>;
+
+impl std::fmt::Debug for View {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("View").finish_non_exhaustive()
+    }
+}
+
+/// The console. Shared by its connections.
+#[derive(Debug)]
+pub struct Console {
+    settings: Settings,
+    view: View,
+    passwords: Passwords,
+    /// Which connection a cancel request is for.
+    cancels: Arc<ConnectionManager>,
+    began: Instant,
+}
+
+impl Console {
+    /// A console over what there is to see.
+    ///
+    /// # Errors
+    ///
+    /// Where the certificate can't be used for channel binding.
+    pub fn new(settings: Settings, view: View) -> io::Result<Console> {
+        let passwords = Passwords::new(&settings)?;
+        let cancels = Arc::new(ConnectionManager::new());
+        Ok(Console { settings, view, passwords, cancels, began: Instant::now() })
+    }
+}

@@ -1,0 +1,81 @@
+//! What the database says, and what the configuration makes of it.
+
+use crate::catalog::replication::PublicationRow;
+use crate::catalog::replication::SlotRow;
+use crate::catalog::snapshot::Table as Known;
+use crate::change::relation::ReplicaIdentity;
+use crate::console::View;
+use crate::console::answer::Refused;
+use crate::console::answer::Table;
+use crate::console::answer::Value;
+
+pub(super) async fn slots(view: &View) -> Result<Table, Refused> {
+    let slots = view.catalog.slots().await?;
+    let row = |slot: SlotRow| {
+        let own = *slot.name == *view.slot;
+        vec![
+            slot.name.into(),
+            own.into(),
+            slot.plugin.into(),
+            slot.active.into(),
+            slot.pid.map(i64::from).into(),
+            slot.wal_status.into(),
+            slot.restart_lsn.into(),
+            slot.confirmed_lsn.into(),
+            slot.kept_bytes.into(),
+            slot.safe_bytes.into(),
+        ]
+    };
+    Ok(Table::of(slots.into_iter().map(row).collect()))
+}
+
+pub(super) async fn publications(view: &View) -> Result<Table, Refused> {
+    let publications = view.catalog.publications().await?;
+    let row = |publication: PublicationRow| {
+        let own = *publication.name == *view.publication;
+        let mut row = vec![publication.name.into(), own.into(), publication.all_tables.into()];
+        row.extend(publication.publishes.map(Value::from));
+        row.push(publication.tables.into());
+        row
+    };
+    Ok(Table::of(publications.into_iter().map(row).collect()))
+}
+
+pub(super) fn tables(view: &View) -> Table {
+    let catalog = view.catalog.current();
+    let mut rows: Vec<(String, Vec<Value>)> =
+        catalog.tables().map(|table| row(view, table)).collect();
+    rows.sort_by(|(a, _), (b, _)| a.cmp(b));
+    Table::of(rows.into_iter().map(|(_, row)| row).collect())
+}
+
+fn row(view: &View, table: &Known) -> (String, Vec<Value>) {
+    let relation = &table.relation;
+    let name = format!("{}.{}", relation.schema, relation.name);
+    let identity = match relation.identity {
+        ReplicaIdentity::Default => "default",
+        ReplicaIdentity::Full => "full",
+        ReplicaIdentity::Index => "index",
+        ReplicaIdentity::Nothing => "nothing",
+    };
+    let key = relation.primary_key.iter().filter_map(|at| relation.columns.get(*at));
+    let may = |role: &str| table.granted(role).is_some_and(|granted| granted.contains(&true));
+    let unread = table.policies.policies.iter().filter(|policy| policy.read.is_err());
+    let row = vec![
+        name.as_str().into(),
+        table.published.into(),
+        identity.into(),
+        joined(key.map(|column| &*column.name)),
+        relation.columns.len().into(),
+        joined(table.unpublished_columns.iter().map(|column| &**column)),
+        view.policies.tier(table).name().into(),
+        joined(view.roles.iter().map(|role| &**role).filter(|role| may(role))),
+        joined(unread.map(|policy| &*policy.name)),
+    ];
+    (name, row)
+}
+
+fn joined<'a>(names: impl Iterator<Item = &'a str>) -> Value {
+    let names: Vec<&str> = names.collect();
+    if names.is_empty() { Value::Null } else { names.join(", ").into() }
+}

@@ -1,0 +1,92 @@
+//! The console's part of the daemon: what it may look at, and its thread.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::runtime::Builder;
+use tokio_util::sync::CancellationToken;
+
+use crate::catalog::Catalog;
+use crate::catalog::audit::judge;
+use crate::config::Config;
+use crate::console::Check;
+use crate::console::Console;
+use crate::console::View;
+use crate::console::listener;
+use crate::console::listener::Listeners;
+use crate::daemon::Daemon;
+use crate::daemon::DaemonError;
+use crate::daemon::settings;
+use crate::route::policy::Policies;
+use crate::serve::inspect::Inspector;
+
+/// What the console's thread is started with.
+struct Stage {
+    console: Console,
+    listeners: Listeners,
+    stop: CancellationToken,
+}
+
+impl Daemon {
+    /// Who asks the shards what they are doing.
+    #[must_use]
+    pub fn inspector(&self) -> Inspector {
+        self.inspector.clone()
+    }
+
+    /// Where the console is reached over TCP, with the port that was found where the settings say 0.
+    #[must_use]
+    pub const fn console_address(&self) -> Option<SocketAddr> {
+        self.console
+    }
+
+    /// Opens the console, where the settings or systemd have a place for it.
+    pub(super) fn serve_console(
+        &mut self,
+        config: &Config,
+        catalog: &Arc<Catalog>,
+        policies: Arc<Policies>,
+    ) -> Result<(), DaemonError> {
+        let listeners = Listeners::bind(&config.console).map_err(DaemonError::Console)?;
+        if listeners.is_empty() {
+            return Ok(());
+        }
+        self.console = listeners.address();
+        let view = View {
+            inspector: self.inspector.clone(),
+            control: self.control.clone(),
+            catalog: Arc::clone(catalog),
+            policies,
+            publication: config.database.publication.as_str().into(),
+            slot: config.database.slot.as_str().into(),
+            roles: settings::catalog(config)?.roles,
+            metrics: Arc::clone(&self.metrics),
+            standing: self.standing(),
+            check: check(config, Arc::clone(catalog))?,
+        };
+        let console = Console::new(config.console.clone(), view).map_err(DaemonError::Console)?;
+        // It is of use until the last session is gone.
+        let stage = Stage { console, listeners, stop: self.stop_ingest.clone() };
+        self.spawn("console".to_owned(), move || run(stage))
+    }
+}
+
+fn run(stage: Stage) -> Result<(), DaemonError> {
+    let runtime =
+        Builder::new_current_thread().enable_all().build().map_err(DaemonError::Thread)?;
+    let serving = listener::run(Arc::new(stage.console), stage.listeners, stage.stop);
+    runtime.block_on(serving).map_err(DaemonError::Console)
+}
+
+/// Looks for what is wrong with the database, through the catalogue's own connection.
+fn check(config: &Config, catalog: Arc<Catalog>) -> Result<Check, DaemonError> {
+    let roles = settings::catalog(config)?.roles;
+    let expected = Arc::new(settings::expectations(config, &settings::ingest(config)?, &roles));
+    Ok(Arc::new(move || {
+        let (catalog, expected) = (Arc::clone(&catalog), Arc::clone(&expected));
+        Box::pin(async move {
+            let facts = catalog.facts(&expected).await?;
+            Ok(judge(&facts, &catalog.current(), &expected))
+        })
+    }))
+}
