@@ -27,7 +27,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("serve", &["logging", "metrics", "gate", "auth", "route", "dialect"]),
     (
         "console",
-        &["metrics", "inherit", "control", "change", "catalog", "route", "ingest", "serve"],
+        &[
+            "metrics", "inherit", "control", "change", "auth", "catalog", "route", "dialect",
+            "ingest", "serve",
+        ],
     ),
     (
         "config",

@@ -24,6 +24,7 @@ use crate::daemon::settings::SettingsError;
 use crate::dialect::sql::StatementError;
 use crate::dialect::sql::explain::parse_key;
 use crate::dialect::sql::explained::Explained;
+use crate::dialect::sql::explained::notes;
 use crate::dialect::sql::explained::to_json;
 use crate::route::lookup;
 use crate::route::lookup::Asked;
@@ -183,25 +184,4 @@ impl Explain {
         let token = std::fs::read_to_string(path).map_err(unreadable)?;
         Ok(verifier.verify(token.trim())?)
     }
-}
-
-/// What is to be said of the row beside the explanation.
-fn notes(found: &Found) -> String {
-    let known = match found.known {
-        Known::Whole => "",
-        Known::Granted => {
-            "note: the row was read as the client's role: of other columns nothing is known\n"
-        }
-        Known::KeyOnly => {
-            "note: there is no such row, or neither the asking role nor the client's may see it; \
-             only its key is known. --row '{…}' says what it looks like, --reading-url who may read \
-             it\n"
-        }
-    };
-    let shown = match found.shown {
-        None => "",
-        Some(true) => "Postgres itself shows this row to the role with these claims\n",
-        Some(false) => "Postgres itself shows no such row to the role with these claims\n",
-    };
-    format!("{known}{shown}")
 }

@@ -11,6 +11,10 @@ pub enum Of {
     Number,
     /// True or false.
     Flag,
+    /// JSON.
+    Json,
+    /// A moment.
+    Time,
 }
 
 impl Of {
@@ -21,6 +25,8 @@ impl Of {
             Of::Text => "text",
             Of::Number => "bigint",
             Of::Flag => "boolean",
+            Of::Json => "json",
+            Of::Time => "timestamptz",
         }
     }
 }
@@ -32,6 +38,8 @@ pub(crate) enum Value {
     Text(String),
     Number(i64),
     Flag(bool),
+    /// In ISO 8601 with microseconds, in UTC.
+    Time(String),
 }
 
 impl From<&str> for Value {
@@ -132,17 +140,24 @@ pub(crate) struct Refused {
     pub(crate) message: String,
     pub(crate) detail: Option<String>,
     pub(crate) hint: Option<String>,
+    /// Which character of the statement it is about, the first being 1.
+    pub(crate) position: Option<usize>,
 }
 
 impl Refused {
     /// With a code and a text.
     pub(crate) fn new(code: &'static str, message: impl Into<String>) -> Refused {
-        Refused { code, message: message.into(), detail: None, hint: None }
+        Refused { code, message: message.into(), detail: None, hint: None, position: None }
     }
 
     /// The statement can't be read.
     pub(crate) fn syntax(message: impl Into<String>) -> Refused {
         Refused::new("42601", message)
+    }
+
+    /// With the place in the statement.
+    pub(crate) fn at(self, position: usize) -> Refused {
+        Refused { position: Some(position), ..self }
     }
 
     /// With what would be right.

@@ -33,6 +33,9 @@ use pgwire::messages::PgWireBackendMessage;
 use crate::console::Console;
 use crate::console::answer::Answer;
 use crate::console::answer::Refused;
+use crate::console::explain;
+use crate::console::follow;
+use crate::console::follow::Manner;
 use crate::console::login::Door;
 use crate::console::login::Login;
 use crate::console::login::Parameters;
@@ -59,6 +62,7 @@ impl Session {
         client: &mut C,
         statement: &Statement,
         format: &Format,
+        described: bool,
     ) -> PgWireResult<Response>
     where
         C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
@@ -72,6 +76,15 @@ impl Session {
             return Err(wire::error(refused.hint("console.admin_users lists who may do more.")));
         }
         let answer = match statement {
+            Statement::Subscribe(of) => {
+                let schema = Arc::new(wire::schema(&statement.fields(), format)?);
+                let manner = Manner::Rows { schema, described };
+                return follow::follow(&self.console, client, &login, of, manner).await;
+            }
+            Statement::Copy(of) => {
+                return follow::follow(&self.console, client, &login, of, Manner::Copy).await;
+            }
+            Statement::Explain(of) => explain::explain(&self.console, of, &login).await,
             Statement::Show { spec, limit } => show::show(&self.console, spec, *limit).await,
             Statement::Order { order, .. } => order::carry_out(&self.console, order, &login).await,
             Statement::Constant(constant) => Ok(Answer::Rows(constant.table(&login.user))),
@@ -102,6 +115,21 @@ impl Session {
     }
 }
 
+impl Session {
+    /// Carries one statement of a text out. What an error points at is in that text.
+    async fn carry_out<C>(&self, client: &mut C, query: &str, text: &str) -> PgWireResult<Response>
+    where
+        C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let carried_out = match parse(text) {
+            Ok(statement) => self.execute(client, &statement, &Format::UnifiedText, false).await,
+            Err(refused) => Err(wire::error(refused)),
+        };
+        carried_out.map_err(|error| wire::shifted(error, query, text))
+    }
+}
+
 #[async_trait]
 impl SimpleQueryHandler for Session {
     async fn do_query<C>(&self, client: &mut C, query: &str) -> PgWireResult<Vec<Response>>
@@ -115,10 +143,8 @@ impl SimpleQueryHandler for Session {
         let Some((last, before)) = texts.split_last() else {
             return Ok(vec![Response::EmptyQuery]);
         };
-        let format = Format::UnifiedText;
         for text in before {
-            let statement = parse(text).map_err(wire::error)?;
-            match self.execute(client, &statement, &format).await? {
+            match self.carry_out(client, query, text).await? {
                 Response::Query(rows) => send_query_response(client, rows, true).await?,
                 Response::Execution(tag)
                 | Response::TransactionStart(tag)
@@ -126,8 +152,7 @@ impl SimpleQueryHandler for Session {
                 _ => {}
             }
         }
-        let statement = parse(last).map_err(wire::error)?;
-        Ok(vec![self.execute(client, &statement, &format).await?])
+        Ok(vec![self.carry_out(client, query, last).await?])
     }
 }
 
@@ -184,7 +209,7 @@ impl ExtendedQueryHandler for Session {
         &self,
         client: &mut C,
         portal: &Portal<Arc<Statement>>,
-        _max_rows: usize,
+        max_rows: usize,
     ) -> PgWireResult<Response>
     where
         C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
@@ -192,6 +217,12 @@ impl ExtendedQueryHandler for Session {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        self.execute(client, &portal.statement.statement, &portal.result_column_format).await
+        let statement = &portal.statement.statement;
+        if max_rows > 0 && matches!(**statement, Statement::Subscribe(_) | Statement::Copy(_)) {
+            let message = "rows of a subscription can't be fetched in parts";
+            let refused = Refused::new("0A000", message);
+            return Err(wire::error(refused.hint("LIMIT n ends it after so many rows.")));
+        }
+        self.execute(client, statement, &portal.result_column_format, true).await
     }
 }

@@ -33,18 +33,23 @@ mod parse;
 mod polite;
 mod show;
 mod order;
+mod follow;
+mod explain;
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use pgwire::api::ConnectionManager;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::auth::Verifier;
 use crate::catalog::Catalog;
 use crate::catalog::CatalogError;
 use crate::catalog::audit::Finding;
+use crate::catalog::dial::Dial;
 use crate::console::login::Passwords;
 use crate::console::settings::Settings;
 use crate::control::Control;
@@ -76,6 +81,12 @@ pub struct View {
     pub standing: watch::Receiver<Standing>,
     /// Looks for what is wrong with the database.
     pub check: Check,
+    /// Who believes tokens.
+    pub verifier: Arc<Verifier>,
+    /// How the asking role is reached.
+    pub asking: Dial,
+    /// After what time of silence a client that follows changes is sent a sign of life.
+    pub heartbeat: Duration,
 }
 
 /// Looks for what is wrong with the database.

@@ -7,11 +7,17 @@ use crate::console::polite;
 use crate::console::polite::Constant;
 use crate::console::split::Word;
 use crate::console::split::words;
+use crate::console::statement::EXPLAIN;
 use crate::console::statement::STATEMENTS;
+use crate::console::statement::SUBSCRIBE;
 use crate::console::statement::Spec;
 use crate::console::statement::find;
 use crate::console::statement::showing;
 use crate::console::users::Level;
+use crate::dialect::sql;
+use crate::dialect::sql::StatementError;
+use crate::dialect::sql::explain::Explain;
+use crate::dialect::sql::statement::Subscription;
 
 /// Rows of a list where no limit is given.
 const ROWS: usize = 1000;
@@ -31,6 +37,12 @@ pub(crate) enum Statement {
         spec: &'static Spec,
         order: Order,
     },
+    /// Changes are to be followed, as rows.
+    Subscribe(Box<Subscription>),
+    /// The same as the data of a COPY.
+    Copy(Box<Subscription>),
+    /// A delivery is to be explained.
+    Explain(Box<Explain>),
     /// What every server of Postgres can say.
     Constant(Constant),
     /// A query of psql's own for the catalogue.
@@ -57,8 +69,9 @@ pub(crate) enum Order {
 
 impl Statement {
     /// Who may ask.
-    pub(crate) const fn level(&self) -> Level {
+    pub(crate) fn level(&self) -> Level {
         match self {
+            Statement::Explain(_) => Level::Admin,
             Statement::Show { spec, .. } | Statement::Order { spec, .. } => spec.level,
             _ => Level::Stats,
         }
@@ -67,11 +80,9 @@ impl Statement {
     /// The columns of the answer; none where there are no rows.
     pub(crate) fn fields(&self) -> Vec<Field> {
         match self {
-            Statement::Show { spec, .. } | Statement::Order { spec, .. } => {
-                let field =
-                    |it: &super::statement::Column| Field { name: it.name.into(), of: it.of };
-                spec.columns.iter().map(field).collect()
-            }
+            Statement::Show { spec, .. } | Statement::Order { spec, .. } => fields_of(spec.form),
+            Statement::Subscribe(_) => fields_of(SUBSCRIBE),
+            Statement::Explain(_) => fields_of(EXPLAIN),
             Statement::Constant(constant) => {
                 vec![Field { name: constant.name.clone().into(), of: constant.of() }]
             }
@@ -79,7 +90,9 @@ impl Statement {
                 let field = |name: &String| Field { name: name.clone().into(), of: Of::Text };
                 catalogue.columns.iter().map(field).collect()
             }
-            Statement::Accepted(_) | Statement::Begin | Statement::End(_) => Vec::new(),
+            Statement::Copy(_) | Statement::Accepted(_) | Statement::Begin | Statement::End(_) => {
+                Vec::new()
+            }
         }
     }
 
@@ -89,13 +102,31 @@ impl Statement {
             Statement::Show { .. } => "SHOW",
             Statement::Order { order: Order::Reload, .. } => "RELOAD",
             Statement::Order { .. } => "CHECK",
+            Statement::Explain(_) => "EXPLAIN",
             _ => "SELECT",
         }
     }
 }
 
+/// The columns of the statement that is written like this.
+fn fields_of(form: &str) -> Vec<Field> {
+    let columns = find(form).map(|spec| spec.columns).unwrap_or_default();
+    columns.iter().map(|it| Field { name: it.name.into(), of: it.of }).collect()
+}
+
 /// Reads one statement.
 pub(crate) fn parse(text: &str) -> Result<Statement, Refused> {
+    let of_deliveries = sql::parse(text).map_err(|error| {
+        let StatementError { position, message, hint } = error;
+        let refused = Refused::syntax(message).at(position);
+        Refused { hint, ..refused }
+    })?;
+    match of_deliveries {
+        Some(sql::Statement::Subscribe(of)) => return Ok(Statement::Subscribe(Box::new(of))),
+        Some(sql::Statement::Copy(of)) => return Ok(Statement::Copy(Box::new(of))),
+        Some(sql::Statement::Explain(of)) => return Ok(Statement::Explain(Box::new(of))),
+        None => {}
+    }
     let words = words(text);
     let Some(Word::Bare(first)) = words.first() else { return Err(unknown(text)) };
     let rest = words.get(1..).unwrap_or_default();
@@ -204,10 +235,12 @@ fn keywords(form: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::console::statement::COPY;
 
     #[test]
     fn every_statement_of_the_table_is_read() {
-        for spec in STATEMENTS {
+        let deliveries = [SUBSCRIBE, COPY, EXPLAIN];
+        for spec in STATEMENTS.iter().filter(|spec| !deliveries.contains(&spec.form)) {
             let text = spec.form.replace(" [LIMIT n]", "").replace(" id", " 7");
             for text in [text.clone(), text.to_ascii_lowercase(), format!("  {text} -- so")] {
                 let (Statement::Show { spec: found, .. } | Statement::Order { spec: found, .. }) =
@@ -235,7 +268,7 @@ mod tests {
     #[test]
     fn who_may_only_see_changes_nothing() {
         for spec in STATEMENTS {
-            let changes = spec.shows().is_none();
+            let changes = spec.shows().is_none() && ![SUBSCRIBE, COPY].contains(&spec.form);
             assert_eq!(spec.level == Level::Admin, changes, "{}", spec.form);
         }
     }

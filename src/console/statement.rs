@@ -49,6 +49,14 @@ const fn flag(name: &'static str, says: &'static str) -> Column {
     Column { name, of: Of::Flag, says }
 }
 
+const fn json(name: &'static str, says: &'static str) -> Column {
+    Column { name, of: Of::Json, says }
+}
+
+const fn time(name: &'static str, says: &'static str) -> Column {
+    Column { name, of: Of::Time, says }
+}
+
 const fn show(form: &'static str, purpose: &'static str, columns: &'static [Column]) -> Spec {
     Spec { form, level: Level::Stats, purpose, columns }
 }
@@ -56,6 +64,15 @@ const fn show(form: &'static str, purpose: &'static str, columns: &'static [Colu
 const fn order(form: &'static str, purpose: &'static str, columns: &'static [Column]) -> Spec {
     Spec { form, level: Level::Admin, purpose, columns }
 }
+
+/// How changes are followed as rows.
+pub const SUBSCRIBE: &str = "SUBSCRIBE TO table [(column, …)] [WHERE condition] \
+    [AS 'token' | AS CLAIMS 'json'] [SINCE 'cursor'] [WITH SNAPSHOT] [LIMIT n]";
+/// The same as the data of a COPY.
+pub const COPY: &str = "COPY (SUBSCRIBE TO … [FORMAT json | csv]) TO STDOUT";
+/// How a delivery is explained.
+pub const EXPLAIN: &str = "EXPLAIN DELIVERY OF table {KEY (column = value, …) | ROW 'json'} \
+    [WHERE condition] [FOR 'token' | FOR CLAIMS 'json'] [FORMAT json]";
 
 /// Every statement, in the order of the documentation.
 pub const STATEMENTS: &[Spec] = &[
@@ -288,6 +305,34 @@ pub const STATEMENTS: &[Spec] = &[
             text("kind", "`socket`, `file`, `pipe`, `event` or `limit`"),
             number("count", "how many"),
         ],
+    ),
+    show(
+        SUBSCRIBE,
+        "Follows a table's changes, row by row, until it is cancelled or `n` rows have come. psql \
+         prints them only at the end; it prints a `COPY` as it comes.",
+        &[
+            text(
+                "op",
+                "`snapshot`, `insert`, `update`, `enter`, `leave`, `delete` or `truncate`; `synced` and `resync` are no rows of the table",
+            ),
+            json("key", "the row's key"),
+            json("old", "the row before, as far as it is known"),
+            json("new", "the row after; of a `resync` the reason"),
+            text("cursor", "where to go on from"),
+            time("commit_ts", "when it was committed"),
+        ],
+    ),
+    show(
+        COPY,
+        "The same, as it happens: one frame of the native protocol in a line, or the columns of \
+         `SUBSCRIBE` as values separated by commas.",
+        &[],
+    ),
+    order(
+        EXPLAIN,
+        "Why somebody gets a row or not: grant, policies, filter, and what decided. \
+         `EXPLAIN DELIVERY AT 'cursor' …` explains a change that the ring holds.",
+        &[text("delivery", "a line of the explanation, or one JSON object")],
     ),
     order(
         "CHECK",

@@ -22,6 +22,7 @@ use crate::console::answer::Of;
 use crate::console::answer::Refused;
 use crate::console::answer::Table;
 use crate::console::answer::Value;
+use crate::dialect::sql::rows::micros;
 
 /// The columns of an answer, in the formats that the client wants.
 ///
@@ -41,6 +42,8 @@ pub(crate) fn schema(fields: &[Field], format: &Format) -> PgWireResult<Vec<Fiel
             Of::Text => (Type::TEXT, -1),
             Of::Number => (Type::INT8, 8),
             Of::Flag => (Type::BOOL, 1),
+            Of::Json => (Type::JSON, -1),
+            Of::Time => (Type::TIMESTAMPTZ, 8),
         };
         let name = field.name.clone().into_owned();
         FieldInfo::new(name, None, None, of, format.format_for(at)).with_type_size(size)
@@ -58,7 +61,8 @@ pub(crate) fn rows(tag: &str, schema: Vec<FieldInfo>, table: Table) -> Response 
     Response::Query(response)
 }
 
-fn data_row(columns: &[FieldInfo], row: &[Value]) -> DataRow {
+/// One row, ready to be sent.
+pub(crate) fn data_row(columns: &[FieldInfo], row: &[Value]) -> DataRow {
     let mut data = BytesMut::new();
     for (column, value) in columns.iter().zip(row) {
         let binary = column.format() == FieldFormat::Binary;
@@ -68,6 +72,13 @@ fn data_row(columns: &[FieldInfo], row: &[Value]) -> DataRow {
             Value::Number(number) if binary => put(&mut data, &number.to_be_bytes()),
             Value::Number(number) => put(&mut data, number.to_string().as_bytes()),
             Value::Flag(flag) if binary => put(&mut data, &[u8::from(*flag)]),
+            Value::Time(time) if binary => match micros(time) {
+                Some(micros) => put(&mut data, &micros.to_be_bytes()),
+                None => data.put_i32(-1),
+            },
+            Value::Time(time) => {
+                put(&mut data, time.replace('T', " ").replace('Z', "+00").as_bytes());
+            }
             Value::Flag(flag) => put(&mut data, if *flag { b"t" } else { b"f" }),
         }
     }
@@ -86,6 +97,17 @@ pub(crate) fn error(refused: Refused) -> PgWireError {
     PgWireError::UserError(Box::new(info("ERROR", refused)))
 }
 
+/// The same error, where it points at a statement of a text, as one that points at the text.
+pub(crate) fn shifted(mut error: PgWireError, query: &str, text: &str) -> PgWireError {
+    if let PgWireError::UserError(info) = &mut error
+        && let Some(position) = info.position.as_ref().and_then(|at| at.parse::<usize>().ok())
+        && let Some((before, _)) = query.split_once(text)
+    {
+        info.position = Some((before.chars().count() + position).to_string());
+    }
+    error
+}
+
 /// A refusal that ends the connection.
 pub(crate) fn fatal(refused: Refused) -> PgWireError {
     PgWireError::UserError(Box::new(info("FATAL", refused)))
@@ -97,10 +119,11 @@ pub(crate) fn notice(message: String) -> NoticeResponse {
 }
 
 fn info(severity: &str, refused: Refused) -> ErrorInfo {
-    let Refused { code, message, detail, hint } = refused;
+    let Refused { code, message, detail, hint, position } = refused;
     let mut info = ErrorInfo::new(severity.to_owned(), code.to_owned(), message);
     info.severity_nonlocalized = Some(severity.to_owned());
     (info.detail, info.hint) = (detail, hint);
+    info.position = position.map(|position| position.to_string());
     info
 }
 

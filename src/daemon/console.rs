@@ -6,8 +6,10 @@ use std::sync::Arc;
 use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::Verifier;
 use crate::catalog::Catalog;
 use crate::catalog::audit::judge;
+use crate::catalog::dial::Dial;
 use crate::config::Config;
 use crate::console::Check;
 use crate::console::Console;
@@ -19,6 +21,10 @@ use crate::daemon::DaemonError;
 use crate::daemon::settings;
 use crate::route::policy::Policies;
 use crate::serve::inspect::Inspector;
+
+/// Signs of life to a client that follows changes, for each ping to a client of a shard: two are
+/// needed until a vanished one is noticed.
+const HEARTBEATS: u32 = 5;
 
 /// What the console's thread is started with.
 struct Stage {
@@ -63,6 +69,9 @@ impl Daemon {
             metrics: Arc::clone(&self.metrics),
             standing: self.standing(),
             check: check(config, Arc::clone(catalog))?,
+            verifier: Arc::new(Verifier::new(config.auth.clone())?),
+            asking: Dial::new(&settings::catalog(config)?)?,
+            heartbeat: config.limits.ping / HEARTBEATS,
         };
         let console = Console::new(config.console.clone(), view).map_err(DaemonError::Console)?;
         // It is of use until the last session is gone.

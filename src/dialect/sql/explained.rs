@@ -13,6 +13,8 @@ use crate::route::explain::Explanation;
 use crate::route::explain::Image;
 use crate::route::explain::Outcome;
 use crate::route::explain::Truth;
+use crate::route::lookup::Found;
+use crate::route::lookup::Known;
 
 /// An explanation as lines: the answer, what it is about, and what each clause says.
 #[derive(Clone, Copy, Debug)]
@@ -125,6 +127,27 @@ pub fn to_json(of: &Explanation) -> Value {
         "clauses": of.clauses.iter().map(clause).collect::<Vec<_>>(),
         "without_old": of.without_old,
     })
+}
+
+/// What is to be said of the row beside the explanation.
+#[must_use]
+pub fn notes(found: &Found) -> String {
+    let known = match found.known {
+        Known::Whole => "",
+        Known::Granted => {
+            "note: the row was read as the client's role: of other columns nothing is known\n"
+        }
+        Known::KeyOnly => {
+            "note: there is no such row, or neither the asking role nor the client's may see it; \
+             only its key is known. a row that is said (--row, or ROW '{…}' on the console) is explained whole\n"
+        }
+    };
+    let shown = match found.shown {
+        None => "",
+        Some(true) => "Postgres itself shows this row to the role with these claims\n",
+        Some(false) => "Postgres itself shows no such row to the role with these claims\n",
+    };
+    format!("{known}{shown}")
 }
 
 const fn identity(identity: ReplicaIdentity) -> &'static str {

@@ -179,6 +179,45 @@ pub fn read(line: &[u8], key: &[String]) -> Line {
     }
 }
 
+/// The cursor that a line ends with, where it has one.
+#[must_use]
+pub fn cursor_of(line: &[u8]) -> Option<&str> {
+    let line = std::str::from_utf8(line).ok()?.trim_end().strip_suffix("\"}")?;
+    let (_, cursor) = line.rsplit_once(",\"cursor\":\"")?;
+    (!cursor.contains('"')).then_some(cursor)
+}
+
+/// Whether a line is a row: all but a few are, and say so at their beginning.
+#[must_use]
+pub fn is_row(line: &[u8]) -> bool {
+    line.starts_with(br#"{"type":"row""#)
+}
+
+/// Microseconds since 2000-01-01 00:00 UTC of a time as frames have it; none of a year that has not
+/// four digits.
+///
+/// The days are counted by the civil-to-days algorithm over 400-year eras that begin in March
+/// (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms").
+#[must_use]
+pub fn micros(commit_ts: &str) -> Option<i64> {
+    const DAY: i64 = 86_400_000_000;
+    /// Days from 0000-03-01 to 2000-01-01.
+    const EPOCH: i64 = 730_425;
+    let number = |range: std::ops::Range<usize>| commit_ts.get(range)?.parse::<i64>().ok();
+    if commit_ts.len() != 27 {
+        return None;
+    }
+    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+    let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
+    let year = if month <= 2 { year - 1 } else { year };
+    let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    let days = era * 146_097 + day_of_era - EPOCH;
+    let seconds = (hour * 60 + minute) * 60 + second;
+    Some(days * DAY + seconds * 1_000_000 + number(20..26)?)
+}
+
 /// The key's columns of an image; none where one is missing.
 fn key_of(image: &RawValue, key: &[String]) -> Option<String> {
     let image: Map<String, Value> = serde_json::from_str(image.get()).ok()?;
@@ -193,6 +232,7 @@ fn key_of(image: &RawValue, key: &[String]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::change::transaction::Timestamp;
 
     fn record(line: &str) -> Record {
         match read(line.as_bytes(), &["id".to_owned()]) {
@@ -218,6 +258,28 @@ mod tests {
         );
         let large = record(r#"{"type":"row","op":"insert","reference":{"id":1},"bytes":5}"#);
         assert_eq!((large.key.as_deref(), large.new), (Some(r#"{"id":1}"#), None));
+    }
+
+    #[test]
+    fn a_time_is_read_as_it_was_written() {
+        for expected in [0, -1, 5_097_600_000_000, 5_184_000_000_000, 848_534_399_123_456] {
+            let mut text = Vec::new();
+            crate::dialect::json::timestamp(Timestamp(expected), &mut text);
+            let text = String::from_utf8(text).unwrap();
+            assert_eq!(micros(text.trim_matches('"')), Some(expected), "{text}");
+        }
+        assert_eq!(micros("never"), None);
+    }
+
+    #[test]
+    fn a_cursor_is_found_at_the_end_of_a_line_only() {
+        let cursor = |line: &str| cursor_of(line.as_bytes()).map(str::to_owned);
+        let row = r#"{"type":"row","new":{"a":",\"cursor\":\"x"},"cursor":"1.2.3.4"}"#;
+        assert_eq!(cursor(&format!("{row}\n")).as_deref(), Some("1.2.3.4"));
+        let snapshot = r#"{"type":"row","op":"snapshot","new":{"cursor":"x"}}"#;
+        assert_eq!(cursor(snapshot), None);
+        assert!(is_row(snapshot.as_bytes()));
+        assert!(!is_row(br#"{"type":"resync"}"#));
     }
 
     #[test]

@@ -51,6 +51,10 @@ pub struct Subscription {
     pub format: Format,
     /// After how many rows it ends; never by itself where absent.
     pub limit: Option<u64>,
+    /// Where the table stands in the text, as [`StatementError::position`] counts.
+    pub table_at: usize,
+    /// Where the filter stands.
+    pub filter_at: Option<usize>,
 }
 
 /// In whose name something is asked.
@@ -158,14 +162,16 @@ fn subscription(reader: &mut Reader<'_>) -> Result<Subscription, StatementError>
     if !reader.take_word("to") {
         return Err(reader.expected("TO and a table").hint(EXAMPLE));
     }
+    let table_at = reader.position();
     let (table, columns) = (reader.table()?, reader.columns()?);
     let mut request = Request { columns, ..Request::whole(&table.schema, &table.name, None) };
     let (mut identity, mut since, mut snapshot) = (None, None, None);
-    let (mut format, mut limit) = (None, None);
+    let (mut format, mut limit, mut filter_at) = (None, None, None);
     loop {
         let clause = reader.peek().clone();
         let again = match clause.value.as_str() {
             "where" if reader.take_word("where") => {
+                filter_at = Some(reader.position());
                 let filter = Filter::Where(reader.condition()?);
                 request.filter.replace(filter).is_some()
             }
@@ -192,7 +198,7 @@ fn subscription(reader: &mut Reader<'_>) -> Result<Subscription, StatementError>
     let snapshot = snapshot.map(|()| Box::new(SnapshotRequest::default()));
     let subscribe = Subscribe { id: NAME.into(), request, since, snapshot };
     let (identity, format) = (identity.unwrap_or(Identity::Nobody), format.unwrap_or(Format::Json));
-    Ok(Subscription { subscribe, identity, format, limit })
+    Ok(Subscription { subscribe, identity, format, limit, table_at, filter_at })
 }
 
 /// Goes through a statement's tokens.
@@ -205,6 +211,11 @@ pub(super) struct Reader<'a> {
 impl<'a> Reader<'a> {
     pub(super) fn new(text: &'a str) -> Result<Reader<'a>, StatementError> {
         Ok(Reader { text, tokens: tokens(text)?, at: 0 })
+    }
+
+    /// Which character of the text comes next.
+    fn position(&self) -> usize {
+        StatementError::at(self.text, self.peek().begin, "").position
     }
 
     /// Goes on to the next token.

@@ -1,5 +1,6 @@
 //! The console, as an operator meets it: psql and drivers against a daemon.
 
+mod follow;
 mod login;
 mod statements;
 

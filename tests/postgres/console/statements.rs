@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use walcast::console::statement::STATEMENTS;
+use walcast::console::statement::Spec;
 
 use super::Desk;
 use super::psql;
@@ -27,7 +28,9 @@ async fn psql_is_told_the_version() {
 #[tokio::test]
 async fn every_table_has_the_columns_that_are_documented() {
     let desk = Desk::open(plan()).await;
-    for spec in STATEMENTS.iter().filter(|spec| !spec.columns.is_empty()) {
+    // Those in capitals alone can be said as they are written.
+    let plain = |spec: &&Spec| !spec.form.contains('…') && !spec.columns.is_empty();
+    for spec in STATEMENTS.iter().filter(plain) {
         let statement = spec.form.replace(" [LIMIT n]", "");
         let output = psql(
             &desk.over_socket("root"),
