@@ -3,7 +3,8 @@
 //! ```text
 //! listener ──▶ connection ──▶ login (SCRAM, or who owns the socket) ──▶ split ──▶ statement
 //!                                                                                   │
-//!           frames ◀── wire ◀── answer (a table, or a tag) ◀── show, order, polite ◀┘
+//!           frames ◀── wire ◀── answer (a table, or a tag) ◀── show, order, polite ◀┤
+//!                  ◀── lines of a shard's session ◀── follow ◀──────────────────────┘
 //! ```
 //!
 //! It speaks the protocol of Postgres (`pgwire`), so that what a DBA has can be used: psql with its
@@ -16,7 +17,8 @@
 //! - Who has not logged in learns nothing but that a login is needed: an unknown user, a wrong
 //!   password and a user without a level are one answer.
 //! - Whoever has the level `stats` changes nothing.
-//! - No verifier, no secret and no row is shown; subjects, addresses and filters are.
+//! - No verifier and no secret is shown; subjects, addresses and filters are. Rows are shown only by
+//!   `follow`, which is a session of a shard in the name of claims, as every client's is.
 
 pub mod settings;
 pub mod users;
