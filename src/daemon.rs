@@ -11,7 +11,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::sync::watch;
@@ -21,16 +20,17 @@ use tokio_util::sync::CancellationToken;
 use crate::ask::Asker;
 use crate::ask::Pool;
 use crate::auth::AuthError;
-use crate::auth::Verifier;
 use crate::catalog::Catalog;
 use crate::catalog::CatalogError;
 use crate::catalog::dial::Dial;
 use crate::config::Config;
 use crate::control::Control;
-use crate::control::State;
 use crate::control::Stop;
 use crate::daemon::control::Desk;
+use crate::daemon::control::told_to_stop;
 use crate::daemon::listen::Place;
+use crate::daemon::reload::Reloader;
+use crate::daemon::reload::Revision;
 use crate::daemon::stopping::STOP_STEP;
 use crate::gate::Gate;
 use crate::ingest::Standing;
@@ -42,7 +42,6 @@ use crate::logging::notice;
 use crate::metrics::Metrics;
 use crate::ring::feed::Feed;
 use crate::ring::feed::Routed;
-use crate::route::policy::Policies;
 use crate::route::shard::Shared;
 use crate::serve;
 use crate::serve::inspect;
@@ -53,7 +52,7 @@ pub mod settings;
 mod console;
 mod control;
 mod poll;
-mod reload;
+pub mod reload;
 mod begin;
 mod listen;
 mod wal;
@@ -121,7 +120,7 @@ pub struct Daemon {
     control: Control,
     /// The operator's thread, which ends last.
     operators: JoinSet<Result<(), DaemonError>>,
-    drain: Duration,
+    revisions: watch::Receiver<Arc<Revision>>,
     stop_serving: serve::Stop,
     stop_ingest: CancellationToken,
     stop_operators: CancellationToken,
@@ -163,9 +162,10 @@ pub async fn run(
         () = told_to_stop(&control, &mut signals, |stop| stop.is_some()) => Ok(()),
         error = lives => Err(error),
     };
-    tracing::info!(code = notice::DRAINING, seconds = daemon.drain.as_secs(), "draining");
+    let window = daemon.revisions.borrow().config.drain;
+    tracing::info!(code = notice::DRAINING, seconds = window.as_secs(), "draining");
     // Counts only where it is later than the unit's TimeoutStopSec=.
-    let longest = daemon.drain.saturating_add(3 * STOP_STEP);
+    let longest = window.saturating_add(3 * STOP_STEP);
     let longest = u32::try_from(longest.as_micros()).unwrap_or(u32::MAX);
     systemd(&[
         sd_notify::NotifyState::Stopping,
@@ -176,30 +176,6 @@ pub async fn run(
     result
 }
 
-/// Returns at a signal to stop, or when such an order has come. Reloads meanwhile.
-async fn told_to_stop(
-    control: &Control,
-    signals: &mut impl AsyncFnMut() -> Signal,
-    is_enough: impl Fn(Option<Stop>) -> bool,
-) {
-    let mut state = control.state();
-    let ordered = async {
-        if state.wait_for(|state: &State| is_enough(state.stop)).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
-    let signalled = async {
-        while signals().await == Signal::Reload {
-            // Whether it went well is in the log.
-            drop(control.reload().await);
-        }
-    };
-    tokio::select! {
-        () = ordered => {}
-        () = signalled => {}
-    }
-}
-
 impl Daemon {
     /// Starts every stage, in the runtime of the caller. Clients are accepted when [`Daemon::live`]
     /// returns.
@@ -208,18 +184,17 @@ impl Daemon {
     ///
     /// [`DaemonError`] where the configuration, the database or the address can't be used.
     pub fn start(config: &Config) -> Result<Daemon, DaemonError> {
-        let policies: Arc<Policies> = Arc::new(settings::policies(config));
         let ingest_settings = settings::ingest(config)?;
-        let verifier = Arc::new(Verifier::new(config.auth.clone())?);
+        let revision = Arc::new(Revision::new(config.clone(), 0)?);
         let catalog = Arc::new(Catalog::new(settings::catalog(config)?)?);
         let metrics = begin_metrics(config);
         let gate = Arc::new(Gate::new(settings::gate(config), Arc::clone(&metrics)));
         let (asker, pool) = pool(config, &metrics)?;
         let (control, orders) = Control::new();
         let (wal, kept) = watch::channel(budget::Report::new(config.wal));
-        let shards = settings::shards(config);
-        let (inspector, mailboxes) = inspect::inspector(shards);
-        let mut daemon = Daemon::new(config, Arc::clone(&metrics), control, inspector);
+        let (inspector, mailboxes) = inspect::inspector(settings::shards(config));
+        let (revisions, receiver) = watch::channel(Arc::clone(&revision));
+        let mut daemon = Daemon::new(config, Arc::clone(&metrics), control, inspector, receiver);
         daemon.wal = kept;
         daemon.serve_operators(config.admin)?;
         let (mut feeds, mut routed) = (Vec::new(), Vec::new());
@@ -231,7 +206,7 @@ impl Daemon {
             let (live, is_live) = watch::channel(false);
             let shared = Shared {
                 catalog: Arc::clone(&catalog),
-                policies: Arc::clone(&policies),
+                policies: Arc::clone(&revision.policies),
                 asker: asker.clone(),
                 metrics: Arc::clone(&metrics),
                 routed: Routed::new(),
@@ -242,7 +217,7 @@ impl Daemon {
                 feeds: fed,
                 live,
                 shared,
-                verifier: Arc::clone(&verifier),
+                verifier: Arc::clone(&revision.verifier),
                 settings: settings::shard(config),
                 serve: settings::serve(config, daemon.address, &gate),
                 stop: daemon.stop_serving.clone(),
@@ -254,13 +229,17 @@ impl Daemon {
         }
         let stage = daemon.stage(ingest_settings, Arc::clone(&catalog), feeds, routed);
         daemon.stages.spawn(begin::read_then_stream(stage));
-        daemon.serve_console(config, &catalog, policies)?;
+        daemon.serve_console(config, &catalog)?;
         daemon.tasks.spawn(wal::Watcher::new(config, Arc::clone(&catalog), &daemon, wal).run());
+        let (shards, live) = (daemon.inspector.clone(), daemon.live.clone());
+        let looked = Arc::clone(&catalog);
+        let reloader = Reloader { revisions, catalog: looked, asker, gate, shards, live };
+        let stream = daemon.orders.clone();
+        let desk = Desk { orders, reloader, stream, metrics: Arc::clone(&metrics) };
         daemon.tasks.spawn(poll::catalog(catalog, Arc::clone(&metrics)));
         daemon.tasks.spawn(pool.run());
         daemon.tasks.spawn(notify::run(metrics));
-        let stream = daemon.orders.clone();
-        daemon.tasks.spawn(Desk { orders, config: config.clone(), stream }.run());
+        daemon.tasks.spawn(desk.run());
         Ok(daemon)
     }
 
@@ -270,6 +249,7 @@ impl Daemon {
         metrics: Arc<Metrics>,
         control: Control,
         inspector: Inspector,
+        revisions: watch::Receiver<Arc<Revision>>,
     ) -> Daemon {
         Daemon {
             address: config.listen.address,
@@ -285,7 +265,7 @@ impl Daemon {
             tasks: JoinSet::new(),
             control,
             operators: JoinSet::new(),
-            drain: config.drain,
+            revisions,
             stop_serving: serve::Stop::default(),
             stop_ingest: CancellationToken::new(),
             stop_operators: CancellationToken::new(),
@@ -302,6 +282,12 @@ impl Daemon {
     #[must_use]
     pub fn control(&self) -> Control {
         self.control.clone()
+    }
+
+    /// What holds, and each reload of it.
+    #[must_use]
+    pub fn revisions(&self) -> watch::Receiver<Arc<Revision>> {
+        self.revisions.clone()
     }
 
     /// The counters.

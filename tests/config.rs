@@ -99,7 +99,9 @@ fn documented() -> String {
             Some("") => "empty".to_owned(),
             Some(default) => format!("`{default}`"),
         };
-        writeln!(text, "| `{leaf}` | {} | {default} | {} |", key.kind, key.purpose).unwrap();
+        let reload = if key.reloadable { "" } else { " *Restart.*" };
+        writeln!(text, "| `{leaf}` | {} | {default} | {}{reload} |", key.kind, key.purpose)
+            .unwrap();
     }
     text.push('\n');
     text

@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc;
+use tokio::sync::watch;
 
 use crate::change::lsn::Lsn;
 use crate::change::transaction::Transaction;
@@ -188,27 +189,42 @@ impl Answer {
 #[derive(Clone, Debug)]
 pub struct Asker {
     jobs: mpsc::Sender<Job>,
-    rows_max: usize,
+    settings: watch::Sender<Settings>,
 }
 
 impl Asker {
     /// An asker, and the end where somebody takes up to `jobs_max` questions that wait.
     #[must_use]
-    pub fn new(rows_max: usize, jobs_max: usize) -> (Asker, mpsc::Receiver<Job>) {
+    pub fn new(settings: Settings, jobs_max: usize) -> (Asker, mpsc::Receiver<Job>) {
         let (jobs, taken) = mpsc::channel(jobs_max);
-        (Asker { jobs, rows_max }, taken)
+        (Asker { jobs, settings: watch::Sender::new(settings) }, taken)
     }
 
     /// An asker whom nobody answers: every question is refused.
     #[must_use]
     pub fn unanswered() -> Asker {
-        Asker::new(0, 1).0
+        Asker::new(Settings { rows_max: 0, ..Settings::default() }, 1).0
     }
 
     /// How many rows an answer may have.
     #[must_use]
-    pub const fn rows_max(&self) -> usize {
-        self.rows_max
+    pub fn rows_max(&self) -> usize {
+        self.settings.borrow().rows_max
+    }
+
+    /// Lets the pool go on by other settings. What one answer and all of them may take in memory
+    /// stays what it was: it is reserved by that.
+    pub fn reconfigure(&self, settings: Settings) {
+        self.settings.send_modify(|old| {
+            let Settings { bytes_max, held_bytes_max, cell_bytes_max, .. } = *old;
+            *old = Settings { bytes_max, held_bytes_max, cell_bytes_max, ..settings };
+        });
+    }
+
+    /// The settings, as they change.
+    #[must_use]
+    pub fn settings(&self) -> watch::Receiver<Settings> {
+        self.settings.subscribe()
     }
 
     /// Asks. The answer comes through `tell`, which must have room for it.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc;
+use tokio::sync::watch;
 use tokio::task::Id;
 use tokio::task::JoinError;
 use tokio::task::JoinSet;
@@ -41,6 +42,7 @@ const FLUSH_PAUSE: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct Pool {
     jobs: mpsc::Receiver<Job>,
+    settings: watch::Receiver<Settings>,
     asked: HashMap<Arc<Question>, Vec<Listener>>,
     waiting: VecDeque<(Instant, Arc<Question>)>,
     workers: JoinSet<Done>,
@@ -72,11 +74,12 @@ impl Pool {
     /// A pool without connections yet, and the way to ask it.
     #[must_use]
     pub fn new(settings: Settings, dial: Dial, metrics: Arc<Metrics>) -> (Asker, Pool) {
-        let (asker, jobs) = Asker::new(settings.rows_max, JOBS_MAX);
+        let (asker, jobs) = Asker::new(settings, JOBS_MAX);
         let units = settings.held_bytes_max.max(settings.bytes_max).div_ceil(UNIT);
         let memory = Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS)));
         let pool = Pool {
             jobs,
+            settings: asker.settings(),
             asked: HashMap::new(),
             waiting: VecDeque::new(),
             workers: JoinSet::new(),
@@ -98,6 +101,9 @@ impl Pool {
                 },
                 Some(done) = self.workers.join_next_with_id() => self.done(done),
                 lsn = flush_due(self.flush) => self.flush(lsn),
+                Ok(()) = self.settings.changed() => {
+                    self.office.settings = *self.settings.borrow_and_update();
+                }
             }
             self.start();
             let meter = &self.office.metrics.snapshots;

@@ -103,12 +103,20 @@ impl fmt::Display for TableName {
 /// The catalogue, as of the last look. Shared by every thread.
 #[derive(Debug)]
 pub struct Catalog {
-    settings: Settings,
+    publication: Box<str>,
+    named: WordMutex<Named>,
     connection: Connection,
     snapshot: ArcSwap<Snapshot>,
     shapes: WordMutex<Shapes>,
     /// Held while Postgres is asked: one asks at a time.
     known: Mutex<Known>,
+}
+
+/// What the configuration names.
+#[derive(Clone, Debug)]
+struct Named {
+    roles: Vec<Box<str>>,
+    tables: Vec<TableName>,
 }
 
 /// What was read last.
@@ -133,7 +141,8 @@ impl Catalog {
     pub fn new(settings: Settings) -> Result<Catalog, CatalogError> {
         let connection = Connection::new(&settings)?;
         Ok(Catalog {
-            settings,
+            publication: settings.publication,
+            named: WordMutex::new(Named { roles: settings.roles, tables: settings.tables }),
             connection,
             snapshot: ArcSwap::from_pointee(Snapshot::default()),
             shapes: WordMutex::default(),
@@ -156,6 +165,11 @@ impl Catalog {
     #[must_use]
     pub fn current(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
+    }
+
+    /// Looks for other roles and tables from the next time on.
+    pub fn look_for(&self, roles: Vec<Box<str>>, tables: Vec<TableName>) {
+        *self.named.lock().unwrap_or_else(PoisonError::into_inner) = Named { roles, tables };
     }
 
     /// Reads everything again; tells whether something differs, and the snapshot was replaced.
@@ -204,10 +218,11 @@ impl Catalog {
 
     /// Asks, and replaces the snapshot where the answer is a new one.
     async fn read(&self, known: &mut Known) -> Result<bool, CatalogError> {
+        let named = self.named.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let wanted = Wanted {
-            publication: &self.settings.publication,
-            roles: &self.settings.roles,
-            tables: &self.settings.tables,
+            publication: &self.publication,
+            roles: &named.roles,
+            tables: &named.tables,
             relations: &known.described,
         };
         let loaded = self.connection.load(wanted).await?;
@@ -255,7 +270,8 @@ impl Catalog {
         };
         let connection = Connection::new(&settings).expect("without TLS nothing can be wrong");
         Catalog {
-            settings,
+            publication: settings.publication,
+            named: WordMutex::new(Named { roles: settings.roles, tables: settings.tables }),
             connection,
             snapshot: ArcSwap::from_pointee(snapshot),
             shapes: WordMutex::default(),

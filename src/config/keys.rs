@@ -159,13 +159,15 @@ const DELIVERY: &[Key] = &[
         Kind::Text,
         Some("127.0.0.1:4481"),
         "The address and port where operators ask: `/metrics`, `/readyz`, `/healthz`. Nobody is asked for a name there, so it belongs on an address that only they reach. `off`: nowhere.",
-    ),
+    )
+    .fixed(),
     key(
         "admin.metrics",
         Kind::Boolean,
         Some("true"),
         "Whether deliveries are counted and timed. `false` is for measuring what that costs.",
-    ),
+    )
+    .fixed(),
     key(
         "auth.role_claim",
         Kind::ClaimPath,
@@ -364,13 +366,15 @@ const DELIVERY: &[Key] = &[
         bytes(64 * KIB, GIB),
         Some("16777216"),
         "How large the rows of one snapshot may be in memory.",
-    ),
+    )
+    .fixed(),
     key(
         "snapshot.held_bytes_max",
         bytes(64 * KIB, 64 * GIB),
         Some("134217728"),
         "How much memory the rows of all snapshots may take that are being read from the database or were not yet taken by every client that asked for them.",
-    ),
+    )
+    .fixed(),
     key(
         "snapshot.timeout_seconds",
         seconds(1, 60),

@@ -37,6 +37,7 @@ use crate::auth::Secret;
 use crate::config::read::Reader;
 use crate::config::source::Entries;
 use crate::console::settings as console;
+use crate::control::Change;
 use crate::gate::Limits as GateLimits;
 use crate::ingest::budget;
 use crate::rule::Expression;
@@ -219,29 +220,54 @@ impl Config {
     ///
     /// [`ConfigError`] with every mistake there is, or when the file itself cannot be read.
     pub fn load(layers: &Layers) -> Result<Config, ConfigError> {
-        let mut entries = Entries::default();
-        if let Some(path) = &layers.file {
-            let text = fs::read_to_string(path)
-                .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
-            entries.add_file(path, &text);
-            if !entries.mistakes.is_empty() && entries.all.is_empty() {
-                return Err(ConfigError::Mistakes(entries.mistakes));
-            }
+        let entries = entries(layers)?;
+        build(Reader::new(entries, layers.credentials.clone()), layers)
+    }
+
+    /// Reads the same layers again. What a running daemon can't change stays as it is here.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Config::load): what was read must be a good configuration as a whole, and so
+    /// must what comes of it.
+    pub fn reload(&self) -> Result<(Config, Vec<Change>), ConfigError> {
+        let wanted = Config::load(&self.layers)?;
+        let changes = self.values.changes(&wanted.values);
+        if changes.iter().all(|change| change.applied) {
+            return Ok((wanted, changes));
         }
-        entries.add_environment(&layers.environment);
-        entries.add_flags(&layers.flags);
-        let mut reader = Reader::new(entries, layers.credentials.clone());
-        let mut config = build::config(&mut reader);
-        if reader.entries.mistakes.is_empty() {
-            config.warnings = reader.warnings;
-            config.values = Values::of(&reader.entries, reader.contents);
-            config.layers = layers.clone();
-            Ok(config)
-        } else {
-            let mut mistakes = reader.entries.mistakes;
-            mistakes.sort_by(|a, b| a.origin.cmp(&b.origin));
-            Err(ConfigError::Mistakes(mistakes))
+        let reader = self.values.keep_fixed(wanted.values, self.layers.credentials.clone());
+        Ok((build(reader, &self.layers)?, changes))
+    }
+}
+
+/// Everything that the layers say.
+fn entries(layers: &Layers) -> Result<Entries, ConfigError> {
+    let mut entries = Entries::default();
+    if let Some(path) = &layers.file {
+        let text = fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
+        entries.add_file(path, &text);
+        if !entries.mistakes.is_empty() && entries.all.is_empty() {
+            return Err(ConfigError::Mistakes(entries.mistakes));
         }
+    }
+    entries.add_environment(&layers.environment);
+    entries.add_flags(&layers.flags);
+    Ok(entries)
+}
+
+fn build(mut reader: Reader, layers: &Layers) -> Result<Config, ConfigError> {
+    let mut config = build::config(&mut reader);
+    if reader.entries.mistakes.is_empty() {
+        config.warnings = reader.warnings;
+        config.values = Values::of(reader.entries, reader.contents);
+        config.layers = layers.clone();
+        Ok(config)
+    } else {
+        let mut mistakes = reader.entries.mistakes;
+        mistakes.sort_by(|a, b| a.origin.cmp(&b.origin));
+        Err(ConfigError::Mistakes(mistakes))
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) struct Reader {
     pub(super) entries: Entries,
     /// What works and still should be looked at.
     pub(super) warnings: Vec<String>,
-    /// What stood in the files that were read, by key.
+    /// What stood in the files that were read, by key. What is in here is not read again.
     pub(super) contents: BTreeMap<String, Secret>,
     credentials: Option<PathBuf>,
 }
@@ -141,6 +141,9 @@ impl Reader {
     /// A file's content.
     pub(super) fn content(&mut self, name: &str) -> Option<Vec<u8>> {
         let path = self.file(name)?;
+        if let Some(content) = self.contents.get(name) {
+            return Some(content.expose().to_vec());
+        }
         match fs::read(&path) {
             Ok(bytes) if bytes.is_empty() => {
                 self.mistake(name, "the file is empty".to_owned());

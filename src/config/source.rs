@@ -40,7 +40,7 @@ pub(super) struct Entry {
 }
 
 /// Everything that was given, by full name.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Entries {
     pub(super) all: BTreeMap<String, Entry>,
     pub(super) mistakes: Vec<Mistake>,

@@ -3,13 +3,17 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::path::PathBuf;
 
 use crate::auth::Secret;
+use crate::config::keys;
 use crate::config::keys::KEYS;
 use crate::config::keys::Key;
 use crate::config::mistake::Origin;
+use crate::config::read::Reader;
 use crate::config::source::Entries;
 use crate::config::source::Input;
+use crate::config::source::pattern;
 use crate::control::Change;
 use crate::control::Setting;
 
@@ -21,18 +25,20 @@ const CONTENT: &str = "(file)";
 pub struct Values {
     /// Each with its value and source, in the order of the documentation.
     pub settings: Vec<Setting>,
+    /// What was given.
+    entries: Entries,
     /// What stood in the files that the configuration names, by key.
     files: BTreeMap<String, Secret>,
 }
 
 impl Values {
     /// Takes them from the layers, after everything was found to be good.
-    pub(super) fn of(entries: &Entries, files: BTreeMap<String, Secret>) -> Values {
+    pub(super) fn of(entries: Entries, files: BTreeMap<String, Secret>) -> Values {
         let mut settings = Vec::with_capacity(KEYS.len());
         let mut rest = KEYS.as_slice();
         while let Some(key) = rest.first() {
             let Some((section, _)) = key.name.split_once("[].") else {
-                settings.push(setting(entries, key, key.name.to_owned()));
+                settings.push(setting(&entries, key, key.name.to_owned()));
                 rest = rest.get(1..).unwrap_or_default();
                 continue;
             };
@@ -41,11 +47,28 @@ impl Values {
             let (keys, others) = rest.split_at(together);
             for index in 0..entries.count(section) {
                 let named = |key: &Key| key.name.replacen("[]", &format!(".{index}"), 1);
-                settings.extend(keys.iter().map(|key| setting(entries, key, named(key))));
+                settings.extend(keys.iter().map(|key| setting(&entries, key, named(key))));
             }
             rest = others;
         }
-        Values { settings, files }
+        Values { settings, entries, files }
+    }
+
+    /// What comes of `wanted` in a daemon that runs with these: the keys that can't be changed stay
+    /// as they are, and so does what their files were read to hold.
+    pub(super) fn keep_fixed(&self, wanted: Values, credentials: Option<PathBuf>) -> Reader {
+        let Values { mut entries, mut files, .. } = wanted;
+        let is_fixed =
+            |name: &String| keys::find(&pattern(name)).is_some_and(|key| !key.reloadable);
+        entries.all.retain(|name, _| !is_fixed(name));
+        let kept = self.entries.all.iter().filter(|(name, _)| is_fixed(name));
+        entries.all.extend(kept.map(|(name, entry)| (name.clone(), entry.clone())));
+        files.retain(|name, _| !is_fixed(name));
+        let kept = self.files.iter().filter(|(name, _)| is_fixed(name));
+        files.extend(kept.map(|(name, content)| (name.clone(), content.clone())));
+        let mut reader = Reader::new(entries, credentials);
+        reader.contents = files;
+        reader
     }
 
     /// What `new` has different, by name.

@@ -37,7 +37,8 @@ pub(super) async fn explain(
         Request { columns, ..Request::whole(&table.schema, &table.name, filter.clone()) }
     };
     let catalog = view.catalog.current();
-    let context = Context { catalog: &catalog, policies: &view.policies };
+    let policies = (view.judging)().policies;
+    let context = Context { catalog: &catalog, policies: &policies };
     let found = match &explain.about {
         About::Change(cursor) => {
             let lookup = Lookup { cursor: *cursor, claims, filter };

@@ -69,7 +69,7 @@ pub(super) fn claims(
     login: &Login,
     identity: &Identity,
 ) -> Result<Claims, Refused> {
-    let verifier = &console.view.verifier;
+    let verifier = (console.view.judging)().verifier;
     let refused = |error: &dyn std::error::Error| Refused::new("28000", error.to_string());
     match identity {
         Identity::Token(token) => verifier.verify(token).map_err(|error| refused(&error)),

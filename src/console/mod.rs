@@ -69,8 +69,8 @@ pub struct View {
     pub control: Control,
     /// What the database says of its tables.
     pub catalog: Arc<Catalog>,
-    /// What the configuration says of them.
-    pub policies: Arc<Policies>,
+    /// Whom and what the configuration admits, as it stands now.
+    pub judging: Judging,
     /// The publication's name.
     pub publication: Box<str>,
     /// The slot's name.
@@ -83,8 +83,6 @@ pub struct View {
     pub standing: watch::Receiver<Standing>,
     /// Looks for what is wrong with the database.
     pub check: Check,
-    /// Who believes tokens.
-    pub verifier: Arc<Verifier>,
     /// How the asking role is reached.
     pub asking: Dial,
     /// After what time of silence a client that follows changes is sent a sign of life.
@@ -94,6 +92,18 @@ pub struct View {
 /// Looks for what is wrong with the database.
 pub type Check =
     Arc<dyn Fn() -> BoxFuture<'static, Result<Vec<Finding>, CatalogError>> + Send + Sync>;
+
+/// Whom and what the configuration admits. A reload makes another one.
+#[derive(Clone, Debug)]
+pub struct Judge {
+    /// What is said of tables.
+    pub policies: Arc<Policies>,
+    /// Who believes tokens.
+    pub verifier: Arc<Verifier>,
+}
+
+/// Tells who judges now.
+pub type Judging = Arc<dyn Fn() -> Judge + Send + Sync>;
 
 impl std::fmt::Debug for View {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

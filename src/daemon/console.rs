@@ -6,20 +6,20 @@ use std::sync::Arc;
 use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::Verifier;
 use crate::catalog::Catalog;
 use crate::catalog::audit::judge;
 use crate::catalog::dial::Dial;
 use crate::config::Config;
 use crate::console::Check;
 use crate::console::Console;
+use crate::console::Judge;
+use crate::console::Judging;
 use crate::console::View;
 use crate::console::listener;
 use crate::console::listener::Listeners;
 use crate::daemon::Daemon;
 use crate::daemon::DaemonError;
 use crate::daemon::settings;
-use crate::route::policy::Policies;
 use crate::serve::inspect::Inspector;
 
 /// Signs of life to a client that follows changes, for each ping to a client of a shard: two are
@@ -51,7 +51,6 @@ impl Daemon {
         &mut self,
         config: &Config,
         catalog: &Arc<Catalog>,
-        policies: Arc<Policies>,
     ) -> Result<(), DaemonError> {
         let listeners = Listeners::bind(&config.console).map_err(DaemonError::Console)?;
         if listeners.is_empty() {
@@ -62,14 +61,13 @@ impl Daemon {
             inspector: self.inspector.clone(),
             control: self.control.clone(),
             catalog: Arc::clone(catalog),
-            policies,
+            judging: self.judging(),
             publication: config.database.publication.as_str().into(),
             slot: config.database.slot.as_str().into(),
             roles: settings::catalog(config)?.roles,
             metrics: Arc::clone(&self.metrics),
             standing: self.standing(),
             check: check(config, Arc::clone(catalog))?,
-            verifier: Arc::new(Verifier::new(config.auth.clone())?),
             asking: Dial::new(&settings::catalog(config)?)?,
             heartbeat: config.limits.ping / HEARTBEATS,
         };
@@ -77,6 +75,18 @@ impl Daemon {
         // It is of use until the last session is gone.
         let stage = Stage { console, listeners, stop: self.stop_ingest.clone() };
         self.spawn("console".to_owned(), move || run(stage))
+    }
+}
+
+impl Daemon {
+    /// Who judges by what the last reload made of policies and keys.
+    fn judging(&self) -> Judging {
+        let revisions = self.revisions.clone();
+        Arc::new(move || {
+            let revision = Arc::clone(&revisions.borrow());
+            let (policies, verifier) = (&revision.policies, &revision.verifier);
+            Judge { policies: Arc::clone(policies), verifier: Arc::clone(verifier) }
+        })
     }
 }
 

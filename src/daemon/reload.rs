@@ -1,33 +1,208 @@
-//! Reading the configuration again while the daemon runs.
+//! What holds in a running daemon, and how another configuration comes to hold.
+//!
+//! ```text
+//! Control::reload ─▶ Config::reload ─▶ keys, policies ─▶ Revision ─────────▶ every shard's thread
+//!                    all mistakes at once, or            (whole)  ─▶ the catalogue, the pool of
+//!                    what is different                               those who ask
+//! ```
+//!
+//! A shard hears of a revision on its own thread, between two passes: nothing is locked where rows
+//! are delivered. Other threads may follow it, too ([`Daemon::revisions`](super::Daemon::revisions)).
+//!
+//! # Invariants
+//!
+//! - A configuration with a mistake changes nothing: everything is read and made ready before
+//!   anything is told. (`tests/postgres/reload.rs`.)
+//! - Keys that are not reloadable are in every revision as they were at the start.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::ask::Asker;
+use crate::auth::AuthError;
+use crate::auth::Verifier;
+use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::config::ConfigError;
+use crate::control::Change;
 use crate::control::ControlError;
 use crate::control::Reloaded;
+use crate::daemon::DaemonError;
+use crate::daemon::settings;
+use crate::daemon::systemd;
+use crate::gate::Gate;
+use crate::logging::notice;
+use crate::route::policy::Policies;
+use crate::serve::inspect::Inspector;
 
-/// Reads the configuration again from where `old` was read, and says what is different.
-pub(super) fn read(old: &Config) -> Result<(Config, Reloaded), ControlError> {
-    match Config::load(&old.layers) {
-        Ok(new) => {
-            let mut changes = old.values.changes(&new.values);
-            for change in &mut changes {
-                change.applied = false;
+/// How long the database may take to say what it knows of roles and tables that are new. Later it
+/// is asked again, as always.
+const CATALOG_WAIT: Duration = Duration::from_secs(2);
+
+/// How often a shard is told, where it does not answer. It takes two seconds each time, and a pass,
+/// which it has to end before, a millisecond.
+const ATTEMPTS_MAX: usize = 5;
+
+/// What holds, as a whole.
+#[derive(Debug)]
+pub struct Revision {
+    /// Its own, counted from the start.
+    pub number: u64,
+    /// The configuration.
+    pub config: Config,
+    /// Who may see what.
+    pub policies: Arc<Policies>,
+    /// Whose tokens are believed.
+    pub verifier: Arc<Verifier>,
+}
+
+impl Revision {
+    /// Makes ready what the configuration says.
+    pub(super) fn new(config: Config, number: u64) -> Result<Revision, AuthError> {
+        let policies = Arc::new(settings::policies(&config));
+        let verifier = Arc::new(Verifier::new(config.auth.clone())?);
+        Ok(Revision { number, config, policies, verifier })
+    }
+}
+
+/// Lets another configuration hold.
+#[derive(Debug)]
+pub(super) struct Reloader {
+    pub(super) revisions: watch::Sender<Arc<Revision>>,
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) asker: Asker,
+    /// Of each shard, whether it accepts clients.
+    pub(super) live: Vec<watch::Receiver<bool>>,
+    /// How many clients there may be, and how often they may ask.
+    pub(super) gate: Arc<Gate>,
+    /// The shards.
+    pub(super) shards: Inspector,
+}
+
+impl Reloader {
+    /// What holds.
+    pub(super) fn current(&self) -> Arc<Revision> {
+        Arc::clone(&self.revisions.borrow())
+    }
+
+    /// Reads the configuration again and lets it hold, or says all that is wrong with it. Where it
+    /// is done, it holds in every shard.
+    pub(super) async fn reload(&self) -> Result<Reloaded, ControlError> {
+        // systemd waits for the end of a reload only from a daemon that was ready before.
+        let is_ready = self.live.iter().all(|live| *live.borrow());
+        if is_ready {
+            let now = NotifyState::monotonic_usec_now();
+            let began = now.into_iter().chain([NotifyState::Reloading]);
+            systemd(&began.collect::<Vec<_>>());
+        }
+        let reloaded = self.read_and_adopt().await;
+        if is_ready {
+            systemd(&[NotifyState::Ready]);
+        }
+        reloaded
+    }
+
+    async fn read_and_adopt(&self) -> Result<Reloaded, ControlError> {
+        let reloaded = match self.read() {
+            Ok((revision, changes)) => Ok(self.adopt(revision, changes).await),
+            Err(mistakes) => Err(ControlError::Refused { mistakes }),
+        };
+        match &reloaded {
+            Ok(reloaded) => report(reloaded),
+            Err(ControlError::Refused { mistakes }) => {
+                for mistake in mistakes {
+                    tracing::error!(mistake, "a mistake in the configuration");
+                }
+                let (code, mistakes) = (notice::RELOAD_FAILED, mistakes.len());
+                tracing::error!(code, mistakes, "the configuration was not reloaded");
             }
-            let warnings = new.warnings.clone();
-            Ok((new, Reloaded { changes, warnings }))
+            Err(ControlError::Stopping) => {}
         }
-        Err(ConfigError::Mistakes(mistakes)) => {
-            let mistakes: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
-            tracing::error!(?mistakes, "the configuration was not reloaded");
-            Err(ControlError::Refused { mistakes })
+        reloaded
+    }
+
+    fn read(&self) -> Result<(Revision, Vec<Change>), Vec<String>> {
+        let current = self.current();
+        let (config, changes) = current.config.reload().map_err(texts)?;
+        let revision = Revision::new(config, current.number + 1);
+        Ok((revision.map_err(|error| vec![chain(&DaemonError::Auth(error))])?, changes))
+    }
+
+    async fn adopt(&self, revision: Revision, changes: Vec<Change>) -> Reloaded {
+        let warnings = revision.config.warnings.clone();
+        if changes.iter().any(|change| change.applied) {
+            if let Ok(wanted) = settings::catalog(&revision.config) {
+                self.catalog.look_for(wanted.roles, wanted.tables);
+                // Whoever comes with a new role shall not be refused for want of a look.
+                if !matches!(timeout(CATALOG_WAIT, self.catalog.refresh()).await, Ok(Ok(_))) {
+                    tracing::warn!("the catalogue can't be read; new roles have to wait for it");
+                }
+            }
+            self.asker.reconfigure(settings::ask(&revision.config));
+            self.gate.set(settings::gate(&revision.config));
+            let revision = Arc::new(revision);
+            self.revisions.send_replace(Arc::clone(&revision));
+            for shard in 0..self.shards.shards() {
+                self.tell(shard, &revision).await;
+            }
         }
-        Err(error @ ConfigError::Unreadable { .. }) => {
-            let mistake = match std::error::Error::source(&error) {
-                Some(cause) => format!("{error}: {cause}"),
-                None => error.to_string(),
-            };
-            tracing::error!(mistake, "the configuration was not reloaded");
-            Err(ControlError::Refused { mistakes: vec![mistake] })
+        Reloaded { changes, warnings }
+    }
+
+    /// Lets one shard follow.
+    async fn tell(&self, shard: usize, revision: &Arc<Revision>) {
+        for _ in 0..ATTEMPTS_MAX {
+            let (revision, gate) = (Arc::clone(revision), Arc::clone(&self.gate));
+            let told = self.shards.ask(shard, move |front| {
+                let Revision { config, policies, verifier, .. } = &*revision;
+                let serve = settings::serve(config, config.listen.address, &gate);
+                front.reconfigure(Arc::clone(verifier), serve);
+                front.judge_by(settings::shard(config), Arc::clone(policies));
+            });
+            if told.await.is_ok() {
+                return;
+            }
+        }
+        tracing::error!(shard, "a shard does not answer; it keeps the configuration of before");
+    }
+}
+
+/// Tells the log what is different.
+fn report(reloaded: &Reloaded) {
+    for Change { name, old, new, applied } in &reloaded.changes {
+        let (old, new) = (old.as_deref().unwrap_or("none"), new.as_deref().unwrap_or("none"));
+        if *applied {
+            tracing::info!(key = name, old, new, "the configuration has changed");
+        } else {
+            tracing::warn!(key = name, old, new, "this change waits for the next start");
         }
     }
+    for warning in &reloaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let applied = reloaded.changes.iter().filter(|change| change.applied);
+    let changed = applied.map(|change| change.name.as_str()).collect::<Vec<_>>().join(" ");
+    tracing::info!(code = notice::RELOADED, changed, "the configuration was reloaded");
+}
+
+fn texts(error: ConfigError) -> Vec<String> {
+    match error {
+        ConfigError::Mistakes(mistakes) => mistakes.iter().map(ToString::to_string).collect(),
+        ConfigError::Unreadable { .. } => vec![chain(&error)],
+    }
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }

@@ -39,7 +39,8 @@ impl Daemon {
                 () = hurry => {}
             }
         };
-        if timeout(self.drain.saturating_add(STOP_STEP), closed).await.is_err() {
+        let window = self.revisions.borrow().config.drain;
+        if timeout(window.saturating_add(STOP_STEP), closed).await.is_err() {
             tracing::warn!("sessions were not closed in time");
         }
         self.stop_ingest.cancel();

@@ -3,6 +3,7 @@
 //! A shard never waits for memory either: where the budget is used up, whoever would have to queue
 //! falls behind, which costs nothing, and goes on in small steps when its socket takes something.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use crate::metrics::Metrics;
@@ -14,7 +15,7 @@ use crate::metrics::shard::ShardMeter;
 pub struct Budget {
     metrics: Arc<Metrics>,
     meter: Arc<ShardMeter>,
-    bytes_max: usize,
+    bytes_max: Cell<usize>,
 }
 
 impl Budget {
@@ -22,13 +23,18 @@ impl Budget {
     /// `meter`.
     #[must_use]
     pub const fn new(metrics: Arc<Metrics>, meter: Arc<ShardMeter>, bytes_max: usize) -> Budget {
-        Budget { metrics, meter, bytes_max }
+        Budget { metrics, meter, bytes_max: Cell::new(bytes_max) }
     }
 
     /// Whether so much waits that nobody who can wait should queue more.
     #[must_use]
     pub fn is_used_up(&self) -> bool {
-        self.metrics.outbox_bytes() >= self.bytes_max
+        self.metrics.outbox_bytes() >= self.bytes_max.get()
+    }
+
+    /// Lets another number of bytes wait from now on.
+    pub fn allow(&self, bytes_max: usize) {
+        self.bytes_max.set(bytes_max);
     }
 
     /// Where what waits is counted.

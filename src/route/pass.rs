@@ -390,13 +390,15 @@ impl Shard {
         }
     }
 
-    /// Judges every subscription again where the catalogue changed since the last pass.
+    /// Judges every subscription again where the catalogue, or the configuration, changed since the
+    /// last pass.
     fn follow_catalog(&mut self) {
         let catalog = self.shared.catalog.current();
-        if catalog.generation == self.catalog_generation {
+        if catalog.generation == self.catalog_generation && !self.judge_again {
             return;
         }
         self.catalog_generation = catalog.generation;
+        self.judge_again = false;
         // Who asks for a new column must not wait until somebody writes to the table. Changes that
         // still come in the shape of before take the table back to it.
         self.groups.follow(&catalog);

@@ -1,7 +1,8 @@
-//! Judging subscriptions, at their beginning and again: after DDL, after a change of grants, under
-//! new claims.
+//! Judging subscriptions, at their beginning and again: after DDL, after a change of grants or of
+//! the configuration, under new claims.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::auth::Claims;
 use crate::change::id::RelationId;
@@ -12,12 +13,28 @@ use crate::route::plan;
 use crate::route::plan::Context;
 use crate::route::plan::Plan;
 use crate::route::plan::Refusal;
+use crate::route::policy::Policies;
 use crate::route::session::SessionKey;
 use crate::route::session::Subscription;
+use crate::route::shard::Settings;
 use crate::route::shard::Shard;
 use crate::route::subscription::Request;
 
 impl Shard {
+    /// Takes other settings and policies. Nobody is dropped; every subscription is judged again
+    /// before the next change is matched, and those that are no longer allowed end.
+    ///
+    /// What a client was told when it came (pings, silence), and the outbox that it has, stay. So
+    /// does what the shard's memory was laid out for: the ring, and how large a frame may be.
+    pub fn reconfigure(&mut self, settings: Settings, policies: Arc<Policies>) {
+        let Settings { ring, frame_bytes_max, steps, .. } = self.settings;
+        self.settings = Settings { ring, frame_bytes_max, steps, ..settings };
+        self.budget.allow(settings.outbox_total_bytes_max);
+        self.shared.policies = policies;
+        self.judge_again = true;
+        self.wake.notify_one();
+    }
+
     /// Judges the session's subscriptions again (those on `relation`, or all), by the claims,
     /// grants and policies of now. Those that are no longer allowed end, and the client is told.
     pub(crate) fn replan_session(&mut self, key: SessionKey, relation: Option<RelationId>) {

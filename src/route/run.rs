@@ -19,6 +19,7 @@ use crate::ring::feed::Feed;
 use crate::route::encode::Encode;
 use crate::route::encode::Notice;
 use crate::route::session::Close;
+use crate::route::session::Session;
 use crate::route::session::SessionKey;
 use crate::route::shard::Shard;
 
@@ -107,9 +108,9 @@ impl Shard {
         let mut beats = Beats::default();
         for key in self.keys() {
             self.check(key, now);
-            if key.place % self.settings.ping_seconds.max(1)
-                == self.seconds % self.settings.ping_seconds.max(1)
-            {
+            let seconds = self.seconds;
+            let is_due = |it: &Session| key.place % it.ping_seconds == seconds % it.ping_seconds;
+            if self.session(key).is_some_and(is_due) {
                 self.beat(key, &mut beats);
             }
         }
@@ -117,17 +118,17 @@ impl Shard {
     }
 
     fn check(&mut self, key: SessionKey, now: SystemTime) {
-        let (seconds, settings) = (self.seconds, self.settings);
+        let (seconds, handshake) = (self.seconds, self.settings.handshake_seconds);
         let Some(session) = self.session_mut(key) else { return };
         if session.close.is_some() {
             return;
         }
         let expires_at = session.claims.as_ref().map(crate::auth::Claims::expires_at);
         session.close = match expires_at {
-            _ if seconds.saturating_sub(session.heard_at) >= settings.silence_seconds => {
+            _ if seconds.saturating_sub(session.heard_at) >= session.silence_seconds => {
                 Some(Close::Silent)
             }
-            None if seconds.saturating_sub(session.opened_at) >= settings.handshake_seconds => {
+            None if seconds.saturating_sub(session.opened_at) >= handshake => {
                 Some(Close::Unauthenticated)
             }
             Some(Some(expires_at)) if expires_at <= now => Some(Close::Expired),

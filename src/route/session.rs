@@ -97,6 +97,10 @@ pub(crate) struct Session {
     pub(crate) heard_at: u32,
     /// When it came, on the same clock.
     pub(crate) opened_at: u32,
+    /// Seconds between two pings, as the client was told.
+    pub(crate) ping_seconds: u32,
+    /// Seconds of silence after which the peer is taken for dead.
+    pub(crate) silence_seconds: u32,
     /// Whether it stands in the queue of those that may read on.
     pub(crate) scheduled: bool,
     /// Whether a throttled subscription has something to send that the outbox had no room for.

@@ -190,6 +190,8 @@ pub struct Shard {
     /// Seconds since the shard began.
     pub(crate) seconds: u32,
     pub(crate) catalog_generation: u64,
+    /// Whether the configuration's policies are others than those that subscriptions were judged by.
+    pub(crate) judge_again: bool,
     generation: u32,
     live: watch::Sender<bool>,
 }
@@ -230,6 +232,7 @@ impl Shard {
             wake: Rc::new(Notify::new()),
             seconds: 0,
             catalog_generation,
+            judge_again: false,
             generation: 0,
             live: watch::Sender::new(false),
         }
@@ -280,6 +283,8 @@ impl Shard {
             pending: smallvec::SmallVec::new(),
             heard_at: self.seconds,
             opened_at: self.seconds,
+            ping_seconds: self.settings.ping_seconds.max(1),
+            silence_seconds: self.settings.silence_seconds,
             scheduled: false,
             stalled: false,
             close: None,

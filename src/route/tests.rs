@@ -186,7 +186,8 @@ impl World {
         let snapshot = Snapshot::of(1, &[Arc::clone(&relation)], ROLE);
         let catalog = Arc::new(Catalog::read_once(snapshot));
         let table = TableName::parse("orders");
-        let (asker, asked) = Asker::new(100, 100);
+        let settings = crate::ask::Settings { rows_max: 100, ..Default::default() };
+        let (asker, asked) = Asker::new(settings, 100);
         let shared = Shared {
             catalog: Arc::clone(&catalog),
             policies: Arc::new(Policies::new([(table, Policy::Open)])),

@@ -37,7 +37,7 @@ pub(crate) fn claims(
     uri: &Uri,
 ) -> Result<Option<Claims>, Box<Answer>> {
     match credentials::token(headers, uri) {
-        None => Ok(front.verifier.anonymous()),
+        None => Ok(front.verifier().anonymous()),
         Some(token) => front.believe(line.caller(), token).map(Some).map_err(|doubt| {
             Box::new(match doubt {
                 Doubt::Token(error) => {
@@ -70,7 +70,7 @@ pub(crate) async fn fields(
         let parameters = query::fields(request.uri().query().unwrap_or_default());
         return parameters.map_err(|wrong| Box::new(answer::refuse_request(&wrong)));
     }
-    let settings = &front.settings;
+    let settings = front.settings();
     let body = Limited::new(request.into_body(), settings.request_bytes_max);
     let bad = |status, message: &str| Box::new(refuse(status, "bad_request", message));
     let late = |_| bad(StatusCode::REQUEST_TIMEOUT, "the body did not come in time");

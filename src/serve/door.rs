@@ -62,7 +62,7 @@ pub(crate) fn enter(front: &Rc<Front>, socket: TcpStream, peer: SocketAddr) {
     if socket.set_nodelay(true).is_err() {
         return;
     }
-    match front.settings.gate.connect(peer) {
+    match front.settings().gate.connect(peer) {
         Ok(entry) => {
             front.tasks.spawn_local(http::connection(Rc::clone(front), socket, entry));
         }

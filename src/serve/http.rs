@@ -61,7 +61,7 @@ pub(crate) async fn connection(front: Rc<Front>, socket: TcpStream, entry: Entry
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(front.settings.handshake)
+        .header_read_timeout(front.settings().handshake)
         .max_buf_size(BUFFER)
         .serve_connection(TokioIo::new(socket), service)
         .with_upgrades();
@@ -92,7 +92,7 @@ pub(crate) async fn connection(front: Rc<Front>, socket: TcpStream, entry: Entry
 /// Lets the system end a connection whose other end has vanished. There is something to acknowledge
 /// at least every `ping_seconds`, so it is gone within `silence_seconds`.
 fn bound_silence(front: &Front, socket: &TcpStream) {
-    let settings = &front.settings;
+    let settings = front.settings();
     let ping = Duration::from_secs(settings.ping_seconds.into());
     let unanswered = settings.silence.saturating_sub(ping).max(Duration::from_secs(1));
     if let Err(error) = SockRef::from(socket).set_tcp_user_timeout(Some(unanswered)) {
@@ -101,8 +101,9 @@ fn bound_silence(front: &Front, socket: &TcpStream) {
 }
 
 async fn respond(front: &Rc<Front>, line: &Rc<Line>, request: Request<Incoming>) -> Answer {
-    let asker = origin::asker(&front.settings.origins, request.headers());
-    if let Err(refused) = line.ask(&front.settings.gate, request.headers()) {
+    let settings = front.settings();
+    let asker = origin::asker(&settings.origins, request.headers());
+    if let Err(refused) = line.ask(&settings.gate, request.headers()) {
         let mut answer = answer::refuse_limit(refused);
         asker.admit(&mut answer);
         return answer;
@@ -167,7 +168,7 @@ fn upgrade(
         // It may still send a token.
         claims = None;
     }
-    let guest = line.guest(&front.settings.gate, claims.as_ref(), Transport::WebSocket);
+    let guest = line.guest(&front.settings().gate, claims.as_ref(), Transport::WebSocket);
     let guest = guest.map_err(|refused| Box::new(answer::refuse_limit(refused)))?;
     let mut response = answer::empty(StatusCode::SWITCHING_PROTOCOLS);
     set(&mut response, UPGRADE, "websocket");

@@ -29,8 +29,10 @@ use crate::gate::Caller;
 use crate::gate::Gate;
 use crate::gate::Refused;
 use crate::metrics::Metrics;
+use crate::route;
 use crate::route::encode::Encode;
 use crate::route::outbox::Wire;
+use crate::route::policy::Policies;
 use crate::route::session::SessionKey;
 use crate::route::session::Transport;
 use crate::route::shard::Shard;
@@ -97,9 +99,9 @@ pub struct Stop {
 #[derive(Debug)]
 pub struct Front {
     shard: Rc<RefCell<Shard>>,
-    verifier: Arc<Verifier>,
+    verifier: RefCell<Arc<Verifier>>,
     metrics: Arc<Metrics>,
-    settings: Settings,
+    settings: RefCell<Rc<Settings>>,
     tasks: TaskTracker,
     /// Cancelled when the daemon stops: no session begins any more.
     closing: CancellationToken,
@@ -127,17 +129,18 @@ impl Front {
     pub fn new(shard: Rc<RefCell<Shard>>, verifier: Arc<Verifier>, settings: Settings) -> Front {
         let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
         let metrics = Arc::clone(shard.borrow().metrics());
+        let (verifier, settings) = (RefCell::new(verifier), RefCell::new(Rc::new(settings)));
         Front { shard, verifier, metrics, settings, tasks, closing, told: Cell::new(0) }
     }
 
     /// Believes a token, or says why not. Nothing is looked at of an address that has shown too many
     /// that were not believed; those that are merely old are honest.
     pub(crate) fn believe(&self, caller: Option<Caller>, token: &str) -> Result<Claims, Doubt> {
-        let gate = &self.settings.gate;
+        let gate = &self.settings().gate;
         if let Some(caller) = caller {
             gate.may_show_token(caller).map_err(Doubt::TooMany)?;
         }
-        let believed = self.verifier.verify(token);
+        let believed = self.verifier().verify(token);
         self.metrics.count_token(believed.as_ref().err().map(TokenError::code));
         if let (Err(error), Some(caller)) = (&believed, caller)
             && *error != TokenError::Expired
@@ -159,6 +162,30 @@ impl Front {
         let key = shard.open(wire, claims, dialect);
         shard.introduce(key, guest.peer());
         key
+    }
+
+    /// Goes on with other keys and bounds. Connections that are there keep what they were told;
+    /// their next token is verified by the new keys.
+    pub fn reconfigure(&self, verifier: Arc<Verifier>, settings: Settings) {
+        // What is bound stays bound.
+        let address = self.settings().address;
+        self.settings.replace(Rc::new(Settings { address, ..settings }));
+        self.verifier.replace(verifier);
+    }
+
+    /// Lets the shard go on with other settings and policies.
+    pub fn judge_by(&self, settings: route::shard::Settings, policies: Arc<Policies>) {
+        self.shard.borrow_mut().reconfigure(settings, policies);
+    }
+
+    /// Who verifies tokens now.
+    fn verifier(&self) -> Arc<Verifier> {
+        Arc::clone(&self.verifier.borrow())
+    }
+
+    /// What bounds a connection now.
+    fn settings(&self) -> Rc<Settings> {
+        Rc::clone(&self.settings.borrow())
     }
 
     /// Lets a connection be a WebSocket session, as after a handshake that brought these claims.
@@ -193,7 +220,7 @@ pub async fn run(
     }
     let listener = Listener::listen(source)?;
     accepting.send_replace(true);
-    tracing::info!(address = %front.settings.address, "accepting clients");
+    tracing::info!(address = %front.settings().address, "accepting clients");
     door::accept(&front, &listener, &stop.asked).await;
     front.closing.cancel();
     // Who is in our queue is told to come back; its reset would tell less. Who is in systemd's waits.
@@ -203,7 +230,7 @@ pub async fn run(
         door::enter(&front, socket, peer);
     }
     drop(listener);
-    drain::drain(&front, front.settings.drain, &stop.hurried).await;
+    drain::drain(&front, front.settings().drain, &stop.hurried).await;
     front.tasks.close();
     let goodbye = async {
         let hurried = async {

@@ -117,7 +117,7 @@ impl Visit {
         if front.closing.is_cancelled() {
             return Err(Box::new(answer::refuse_restart()));
         }
-        let guest = line.guest(&front.settings.gate, Some(&claims), transport);
+        let guest = line.guest(&front.settings().gate, Some(&claims), transport);
         let guest = guest.map_err(|refused| Box::new(answer::refuse_limit(refused)))?;
         let key = front.open(wire, Some(claims), &EVENTS, &guest);
         line.session.set(Some(key));

@@ -120,7 +120,7 @@ impl<S: Socket> Session<S> {
         (claims, guest): (Option<Claims>, Guest),
     ) -> Session<S> {
         let wire = Rc::new(SocketWire { socket, woken: Notify::new() });
-        let settings = &front.settings;
+        let settings = front.settings();
         let welcome = write::welcome(&Welcome {
             role: claims.as_ref().map(Claims::role),
             request_bytes_max: settings.request_bytes_max,
@@ -193,7 +193,7 @@ impl<S: Socket> Session<S> {
         if flooded || self.framing.is_whole() {
             self.late = None;
         } else if self.late.is_none() {
-            self.late = Some(Box::pin(sleep(self.front.settings.handshake)));
+            self.late = Some(Box::pin(sleep(self.front.settings().handshake)));
         }
     }
 
@@ -232,7 +232,7 @@ impl<S: Socket> Session<S> {
             Paced::Served => {}
             Paced::TooSoon => return self.too_soon(message),
             Paced::Abused => {
-                self.front.settings.gate.count(Limit::Requests);
+                self.front.settings().gate.count(Limit::Requests);
                 return Some(End { code: 4429, reason: "too_many_requests" });
             }
         }
@@ -248,7 +248,7 @@ impl<S: Socket> Session<S> {
         // Pings are answered already, and are counted.
         let Message::Text(text) = message else { return None };
         let limit = Limit::Requests;
-        self.front.settings.gate.count(limit);
+        self.front.settings().gate.count(limit);
         let id = request::id_of(text.as_str());
         let frame = write::error(id.as_deref(), limit.code(), limit.message(), None);
         self.front.shard.borrow_mut().send(self.key, &Bytes::from(framed(&frame)));
@@ -316,7 +316,7 @@ impl<S: Socket> Session<S> {
             shard.send(self.key, &Bytes::from(framed(&frame)));
             return None;
         }
-        if self.guest.claim(&self.front.settings.gate, &claims).is_err() {
+        if self.guest.claim(&self.front.settings().gate, &claims).is_err() {
             return Some(End { code: 4429, reason: "too_many_of_subject" });
         }
         let role = claims.role().to_owned();

@@ -237,6 +237,44 @@ async fn a_stop_sends_clients_away_frees_the_slot_and_tells_systemd() {
 }
 
 #[tokio::test]
+async fn sighup_reloads_tells_systemd_and_keeps_what_holds_where_the_file_is_bad() {
+    let company = Company::new().await;
+    let notified = UnixDatagram::bind(company.folder.path("notify")).unwrap();
+    let socket = company.folder.path("notify").display().to_string();
+    let (mut daemon, address) =
+        company.serve_with(ANY, &[("NOTIFY_SOCKET", socket.as_str())]).await;
+    let mut buffer = [0; 256];
+    let mut heard = async |what: &str| loop {
+        let length = timeout(DEADLINE, notified.recv(&mut buffer)).await.unwrap().unwrap();
+        let told = String::from_utf8(buffer[..length].to_vec()).unwrap();
+        if told.contains(what) {
+            return told;
+        }
+    };
+    heard("READY=1").await;
+    let mut client = Client::connect(&format!("ws://{address}/v1/ws")).await;
+    client.subscribed(json!({"id": "o", "table": "orders"})).await;
+
+    let good = std::fs::read_to_string(company.config()).unwrap();
+    company.folder.write("walcast.toml", good.replace("policy = ", "open = true\n# "));
+    daemon.signal("-HUP").await;
+    let line = daemon.says("the configuration has changed").await;
+    assert!(line.contains("table.0.open"), "{line}");
+    assert!(heard("RELOADING=1").await.contains("MONOTONIC_USEC="));
+    heard("READY=1").await;
+
+    company.folder.write("walcast.toml", good.replace("policy = ", "policy"));
+    daemon.signal("-HUP").await;
+    let line = daemon.says("a mistake in the configuration").await;
+    assert!(line.contains("walcast.toml:14:") && line.contains("not TOML"), "{line}");
+    daemon.says("the configuration was not reloaded").await;
+    heard("RELOADING=1").await;
+    heard("READY=1").await;
+    company.execute(&["INSERT INTO orders VALUES (1, 'ann', 'new')"]).await;
+    client.row().await;
+}
+
+#[tokio::test]
 async fn tail_goes_on_over_a_crash_of_the_daemon_without_a_gap_or_a_repetition() {
     let company = Company::new().await;
     let (mut daemon, address) = company.serve(ANY).await;

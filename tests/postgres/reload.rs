@@ -1,12 +1,22 @@
 //! Orders to a running daemon, and its configuration read again.
 
 use std::fs;
+use std::ops::Range;
 
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use walcast::control::Change;
 use walcast::control::ControlError;
+use walcast::control::Reloaded;
 use walcast::control::State;
 
+use crate::deployment::Client;
+use crate::deployment::DEADLINE;
 use crate::deployment::Deployment;
 use crate::deployment::Plan;
+use crate::deployment::SECRET;
 
 /// A daemon that serves `notes`.
 async fn notes() -> Deployment {
@@ -36,9 +46,13 @@ async fn what_holds_is_told_with_its_source() {
         (setting.value.clone(), setting.source.replace(&file, "FILE"))
     };
     let is = |value: &str, source: &str| (value.to_owned(), source.to_owned());
-    assert_eq!(source("drain.seconds"), is("0", "FILE:5"));
+    let text = fs::read_to_string(&deployment.files.config).unwrap();
+    let line = |of: &str| text.lines().position(|line| line == of).unwrap() + 1;
+    let drain = format!("FILE:{}", line("[drain]") + 1);
+    assert_eq!(source("drain.seconds"), is("0", &drain));
     assert_eq!(source("window.seconds"), is("60", "default"));
-    assert_eq!(source("table.0.name"), is("public.notes", "FILE:15"));
+    let table = format!("FILE:{}", line("name = 'public.notes'"));
+    assert_eq!(source("table.0.name"), is("public.notes", &table));
     let secret = deployment.files.secret.display().to_string();
     assert_eq!(source("auth.keys.0.secret_file").0, secret);
 }
@@ -53,7 +67,7 @@ async fn a_configuration_with_mistakes_changes_nothing_and_all_of_them_are_told(
         panic!("it was reloaded")
     };
     let [policy, key] = mistakes.as_slice() else { panic!("{mistakes:?}") };
-    assert!(policy.contains(":16:1: table.0.policy"), "{policy}");
+    assert!(policy.contains(":1: table.0.policy = \"id = = 1\""), "{policy}");
     assert!(key.contains("did you mean table[].open?"), "{key}");
     assert_eq!(control.config().await.unwrap(), before);
     let failed = state(&deployment).reload_failed.unwrap();
@@ -78,4 +92,179 @@ async fn orders_to_rest_and_to_stop_are_passed_on() {
     assert_eq!(state(&deployment), State { stop, ..State::default() });
     deployment.daemon.stop().await;
     assert_eq!(control.reload().await, Err(ControlError::Stopping));
+}
+
+async fn reload(deployment: &Deployment) -> Reloaded {
+    deployment.daemon.control().reload().await.unwrap()
+}
+
+fn change(name: &str, old: Option<&str>, new: Option<&str>, applied: bool) -> Change {
+    let text = |it: Option<&str>| it.map(str::to_owned);
+    Change { name: name.to_owned(), old: text(old), new: text(new), applied }
+}
+
+async fn insert(deployment: &Deployment, ids: Range<i32>) {
+    for id in ids {
+        let insert = "INSERT INTO notes VALUES ($1, $1 % 2)";
+        deployment.sql.execute(insert, &[&id]).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn live_subscriptions_follow_another_policy() {
+    let schema = "CREATE TABLE notes (id int PRIMARY KEY, half int); \
+                  CREATE TABLE other (id int PRIMARY KEY)";
+    let tables = "[[table]]\nname = 'public.notes'\npolicy = 'half = 1'\n\
+                  [[table]]\nname = 'public.other'\nopen = true\n";
+    let deployment = Deployment::start(Plan { schema, tables, ..Plan::default() }).await;
+    let mut client = deployment.client().await;
+    client.subscribed(json!({"id": "n", "table": "notes"})).await;
+    client.subscribed(json!({"id": "o", "table": "other"})).await;
+    insert(&deployment, 0..4).await;
+    assert_eq!(client.rows(2, "id").await, ["insert 1", "insert 3"]);
+
+    edit(&deployment, "half = 1", "half = 0");
+    let expected = change("table.0.policy", Some("half = 1"), Some("half = 0"), true);
+    assert_eq!(reload(&deployment).await.changes, [expected]);
+    insert(&deployment, 4..8).await;
+    assert_eq!(client.rows(2, "id").await, ["insert 4", "insert 6"]);
+
+    // A table that is closed ends its subscriptions and no others.
+    edit(&deployment, "name = 'public.other'", "name = 'public.nothing'");
+    reload(&deployment).await;
+    let ended = client.expect("error").await;
+    assert_eq!((&ended["id"], &ended["code"]), (&json!("o"), &json!("table_closed")), "{ended}");
+    insert(&deployment, 8..10).await;
+    assert_eq!(client.rows(1, "id").await, ["insert 8"]);
+    edit(&deployment, "name = 'public.nothing'", "name = 'public.other'");
+    reload(&deployment).await;
+    client.subscribed(json!({"id": "o", "table": "other"})).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_replaced_while_clients_stay() {
+    let deployment = notes().await;
+    let old = deployment.token(json!({"sub": "ann"}));
+    let url = |token: &str| format!("{}?token={token}", deployment.url());
+    let mut ann = Client::connect(&url(&old)).await;
+    ann.subscribed(json!({"id": "n", "table": "notes"})).await;
+
+    let secret = "another secret of the tests, as long as the first one";
+    fs::write(&deployment.files.secret, secret).unwrap();
+    let name = "auth.keys.0.secret_file";
+    let changes = reload(&deployment).await.changes;
+    assert_eq!(changes, [change(name, Some("(file)"), Some("(file)"), true)]);
+    let told = format!("{changes:?}{:?}", deployment.daemon.control().config().await.unwrap());
+    assert!(!told.contains("another secret") && !told.contains("tests, of"), "{told}");
+
+    let refused = tokio_tungstenite::connect_async(url(&old)).await.unwrap_err();
+    assert!(refused.to_string().contains("401"), "{refused}");
+    // The secret that the helper signs with is the old one.
+    let claims = json!({"sub": "ann", "role": deployment.role, "exp": 4_102_444_800_u64});
+    let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
+    let new = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap();
+    let mut again = Client::connect(&url(&new)).await;
+    again.subscribed(json!({"id": "n", "table": "notes"})).await;
+    ann.send(json!({"type": "auth", "token": old})).await;
+    assert_eq!(ann.expect("error").await["code"], "bad_token");
+    ann.send(json!({"type": "auth", "token": new})).await;
+    ann.expect("authenticated").await;
+    deployment.execute(&["INSERT INTO notes VALUES (1)"]).await;
+    assert_eq!(ann.rows(1, "id").await, ["insert 1"]);
+    assert_eq!(again.rows(1, "id").await, ["insert 1"]);
+
+    // A file that holds no key changes nothing.
+    fs::write(&deployment.files.secret, "short").unwrap();
+    let refused = deployment.daemon.control().reload().await.unwrap_err();
+    assert!(refused.to_string().contains("shorter than 32 bytes"), "{refused}");
+    fs::write(&deployment.files.secret, SECRET).unwrap();
+    Client::connect(&url(&new)).await;
+    reload(&deployment).await;
+    Client::connect(&url(&old)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_and_roles_hold_from_now_on_and_the_rest_waits_for_the_next_start() {
+    let deployment = notes().await;
+    let mut client = deployment.client().await;
+    client.subscribed(json!({"id": 1, "table": "notes"})).await;
+    client.subscribed(json!({"id": 2, "table": "notes"})).await;
+    let (from, role) = (format!("roles = ['{}']", deployment.role), "postgres");
+    edit(&deployment, &from, &format!("roles = ['{}', '{role}']", deployment.role));
+    edit(&deployment, "[limits]", "[limits]\nsubscriptions_per_session = 1");
+    edit(&deployment, "[drain]", "[ring]\nseconds_max = 9\n[drain]");
+    let roles = format!("{},{role}", deployment.role);
+    let expected = [
+        change("auth.roles", Some(&deployment.role), Some(&roles), true),
+        change("limits.subscriptions_per_session", Some("100"), Some("1"), true),
+        change("ring.seconds_max", Some("600"), Some("9"), false),
+    ];
+    assert_eq!(reload(&deployment).await.changes, expected);
+
+    // What is there stays; what comes is bounded.
+    let refused = client.subscribe(json!({"id": 3, "table": "notes"})).await;
+    assert_eq!(refused["code"], "too_many_subscriptions", "{refused}");
+    let mut other = deployment.client_with(json!({"role": role})).await;
+    other.subscribed(json!({"id": 1, "table": "notes"})).await;
+    assert_eq!(
+        other.subscribe(json!({"id": 2, "table": "notes"})).await["code"],
+        "too_many_subscriptions"
+    );
+    deployment.execute(&["INSERT INTO notes VALUES (1)"]).await;
+    assert_eq!(client.rows(2, "id").await, ["insert 1", "insert 1"]);
+    assert_eq!(other.rows(1, "id").await, ["insert 1"]);
+
+    // It is said again until it holds.
+    let waiting = reload(&deployment).await.changes;
+    assert_eq!(waiting, [change("ring.seconds_max", Some("600"), Some("9"), false)]);
+    let settings = deployment.daemon.control().config().await.unwrap();
+    let ring = settings.iter().find(|it| it.name == "ring.seconds_max").unwrap();
+    assert_eq!((ring.value.as_str(), ring.reloadable), ("600", false));
+}
+
+/// Reads rows until the last one, and gives their numbers.
+async fn read(mut client: Client, last: i32) -> Vec<i32> {
+    let mut ids = Vec::new();
+    while ids.last() != Some(&last) {
+        let row = client.row().await;
+        ids.push(row["new"]["id"].as_i64().unwrap().try_into().unwrap());
+    }
+    ids
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reloads_under_load_drop_nobody_and_lose_nothing() {
+    const ROWS: i32 = 1500;
+    let schema = "CREATE TABLE notes (id int PRIMARY KEY, half int)";
+    let tables = "[[table]]\nname = 'public.notes'\npolicy = 'half < 10'\n";
+    let set = &["listen.shards=2"];
+    let deployment = Deployment::start(Plan { schema, tables, set, ..Plan::default() }).await;
+    let mut readers = JoinSet::new();
+    for _ in 0..12 {
+        let mut client = deployment.client().await;
+        client.subscribed(json!({"id": "n", "table": "notes"})).await;
+        readers.spawn(read(client, ROWS - 1));
+    }
+    let (progress, mut written) = watch::channel(0);
+    let writing = async {
+        for id in 0..ROWS {
+            insert(&deployment, id..id + 1).await;
+            progress.send_replace(id);
+        }
+    };
+    let reloading = async {
+        for round in 0..14 {
+            written.wait_for(|id| *id >= round * 100).await.unwrap();
+            let policy = |bound: i32| format!("half < {bound}");
+            edit(&deployment, &policy(10 + round), &policy(11 + round));
+            let drain = |seconds: i32| format!("[drain]\nseconds = {seconds}\n");
+            edit(&deployment, &drain(round), &drain(round + 1));
+            assert_eq!(reload(&deployment).await.changes.len(), 2);
+        }
+    };
+    tokio::join!(writing, reloading);
+    while let Some(ids) = timeout(DEADLINE, readers.join_next()).await.unwrap() {
+        assert_eq!(ids.unwrap(), (0..ROWS).collect::<Vec<_>>());
+    }
+    assert_eq!(state(&deployment).reloads, 14);
 }

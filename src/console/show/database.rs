@@ -68,7 +68,7 @@ fn row(view: &View, table: &Known) -> (String, Vec<Value>) {
         joined(key.map(|column| &*column.name)),
         relation.columns.len().into(),
         joined(table.unpublished_columns.iter().map(|column| &**column)),
-        view.policies.tier(table).name().into(),
+        (view.judging)().policies.tier(table).name().into(),
         joined(view.roles.iter().map(|role| &**role).filter(|role| may(role))),
         joined(unread.map(|policy| &*policy.name)),
     ];
