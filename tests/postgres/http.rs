@@ -74,6 +74,11 @@ impl Http {
         (status, String::from_utf8(body.to_bytes().to_vec()).unwrap())
     }
 
+    /// The status of the answer, whose body may be anything.
+    pub(crate) async fn status(&mut self, path: &str, headers: &[(&str, &str)]) -> u16 {
+        self.begin("GET", path, headers, "").await.status().as_u16()
+    }
+
     pub(crate) async fn send(
         &mut self,
         method: &str,

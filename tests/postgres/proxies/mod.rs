@@ -1,7 +1,9 @@
 //! Proxies in front of the daemon, configured by the snippets of `docs/deploy.md` as they stand
 //! there: nginx and HAProxy, on ports and with files of the test's own.
 
+mod address;
 mod reload;
+mod two;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -23,6 +25,7 @@ use tokio::time::sleep;
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::Connector;
 use tungstenite::client::IntoClientRequest;
+use walcast::daemon::Daemon;
 
 use crate::deployment::Client;
 use crate::deployment::DEADLINE;
@@ -44,15 +47,29 @@ struct Proxy {
     folder: Folder,
 }
 
+/// Where a daemon is reached, by clients and by operators.
+#[derive(Clone, Copy)]
+struct Behind {
+    public: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Behind {
+    fn of(daemon: &Daemon) -> Behind {
+        Behind { public: daemon.address(), admin: daemon.admin_address().unwrap() }
+    }
+}
+
 impl Proxy {
-    /// Starts it in front of a daemon. Of the guide's snippets only addresses, files and times are
-    /// others: 90 s are 3 s, and the 10 minutes after a reload one second.
-    async fn start(kind: Kind, daemon: SocketAddr) -> Proxy {
+    /// Starts it in front of one daemon, or of two as the guide has it for two. Of its snippets only
+    /// addresses, files and times are others: 90 s are 3 s, and the 10 minutes after a reload one
+    /// second.
+    async fn start(kind: Kind, behind: &[Behind]) -> Proxy {
         let folder = Folder::new();
         let port = free_port();
         let mut command = match kind {
-            Kind::Nginx => nginx(&folder, port, daemon),
-            Kind::Haproxy => haproxy(&folder, port, daemon),
+            Kind::Nginx => nginx(&folder, port, behind),
+            Kind::Haproxy => haproxy(&folder, port, behind),
         };
         let mut proxy = Proxy { kind, process: command.spawn().unwrap(), port, folder };
         let began = Instant::now();
@@ -80,9 +97,14 @@ impl Proxy {
 
     /// A connection for requests over HTTP/1.1.
     async fn http(&self) -> Http {
+        self.over(self.socket().await).await
+    }
+
+    /// The same over a connection to it that is there.
+    async fn over(&self, socket: TcpStream) -> Http {
         let name = ServerName::try_from("localhost").unwrap();
         let connector = TlsConnector::from(trust());
-        Http::over(connector.connect(name, self.socket().await).await.unwrap()).await
+        Http::over(connector.connect(name, socket).await.unwrap()).await
     }
 
     /// A WebSocket with a token among its subprotocols, opened by a page of the proxy's own origin.
@@ -105,19 +127,21 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         // Its workers end with it only where it is asked to end.
-        self.signal("-TERM");
-        self.process.wait().unwrap();
+        if self.process.try_wait().is_ok_and(|ended| ended.is_none()) {
+            self.signal("-TERM");
+            self.process.wait().unwrap();
+        }
     }
 }
 
-fn nginx(folder: &Folder, port: u16, daemon: SocketAddr) -> Command {
-    let [main, site] = snippets("nginx").try_into().unwrap();
+fn nginx(folder: &Folder, port: u16, behind: &[Behind]) -> Command {
+    let [main, site, two] = snippets("nginx").try_into().unwrap();
     let main = put(
         &main,
         &[
             ("timeout 10m", "timeout 1s"),
             ("rlimit_nofile 65536", "rlimit_nofile 1024"),
-            ("30000", "1000"),
+            ("connections 30000", "connections 1000"),
         ],
     );
     let log = folder.path("access.log");
@@ -125,13 +149,20 @@ fn nginx(folder: &Folder, port: u16, daemon: SocketAddr) -> Command {
         &site,
         &[
             ("listen 443 ", &format!("listen 127.0.0.1:{port} ")),
-            ("127.0.0.1:4480", &daemon.to_string()),
             ("/etc/ssl/live.example.com.pem", &fixture("server.pem")),
             ("/etc/ssl/live.example.com.key", &fixture("server.key")),
             ("/var/log/nginx/walcast.log", log.to_str().unwrap()),
             ("timeout 90s", "timeout 3s"),
         ],
     );
+    let site = match behind {
+        [one] => put(&site, &[("127.0.0.1:4480", &one.public.to_string())]),
+        _ => {
+            let (before, rest) = site.split_once("upstream walcast {").unwrap();
+            let (_, after) = rest.split_once("}\n").unwrap();
+            format!("{before}{}{after}", reach(&two, behind))
+        }
+    };
     let prefix = folder.path("");
     let prefix = prefix.to_str().unwrap();
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -146,25 +177,46 @@ fn nginx(folder: &Folder, port: u16, daemon: SocketAddr) -> Command {
     command
 }
 
-fn haproxy(folder: &Folder, port: u16, daemon: SocketAddr) -> Command {
-    let [all] = snippets("haproxy").try_into().unwrap();
+fn haproxy(folder: &Folder, port: u16, behind: &[Behind]) -> Command {
+    let [all, two] = snippets("haproxy").try_into().unwrap();
     let pem = ["server.pem", "server.key"].map(|name| fs::read(fixture(name)).unwrap()).concat();
     let pem = folder.write("live.pem", pem);
     let all = put(
         &all,
         &[
             ("bind :443 ", &format!("bind 127.0.0.1:{port} ")),
-            ("127.0.0.1:4480", &daemon.to_string()),
             ("/etc/haproxy/live.example.com.pem", pem.to_str().unwrap()),
             ("maxconn 20000", "maxconn 200"),
             ("hard-stop-after 10m", "hard-stop-after 1s"),
             (" 90s", " 3s"),
         ],
     );
-    let file = folder.write("haproxy.cfg", all);
+    let (front, one) = all.split_once("\nbackend walcast\n").unwrap();
+    let back = match behind {
+        [_] => reach(
+            &format!("backend walcast\n{one}").replace("127.0.0.1:4480", "10.0.0.1:4480"),
+            behind,
+        ),
+        _ => reach(&two, behind),
+    };
+    let file = folder.write("haproxy.cfg", format!("{front}\n{back}"));
     let mut command = Command::new(program("haproxy"));
     command.args(["-W", "-db", "-f"]).arg(file);
     command
+}
+
+/// The guide's snippet for two machines, for daemons that are on this one: each has its own port for
+/// operators.
+fn reach(snippet: &str, behind: &[Behind]) -> String {
+    let mut snippet = snippet.replace(" port 4481", "");
+    for (number, behind) in (1..).zip(behind) {
+        let mut to = behind.public.to_string();
+        if snippet.contains("httpchk") {
+            to.push_str(&format!(" port {}", behind.admin.port()));
+        }
+        snippet = put(&snippet, &[(&format!("10.0.0.{number}:4480"), &to)]);
+    }
+    snippet
 }
 
 /// The guide's code blocks of a language.

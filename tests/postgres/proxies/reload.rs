@@ -19,6 +19,7 @@ use crate::deployment::DEADLINE;
 use crate::deployment::Deployment;
 use crate::deployment::Plan;
 use crate::http::Events;
+use crate::proxies::Behind;
 use crate::proxies::Kind;
 use crate::proxies::Proxy;
 use crate::proxies::fixture;
@@ -82,7 +83,7 @@ async fn carries_every_transport(kind: Kind) {
         anonymous: false,
     })
     .await;
-    let proxy = Proxy::start(kind, deployment.daemon.address()).await;
+    let proxy = Proxy::start(kind, &[Behind::of(&deployment.daemon)]).await;
     let token = deployment.token(json!({}));
     let bearer = format!("Bearer {token}");
     let headers = [("authorization", bearer.as_str())];

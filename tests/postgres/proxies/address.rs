@@ -1,0 +1,49 @@
+//! For whom a proxy asks: the address that it saw, whatever the client says of itself.
+
+use serde_json::json;
+use tokio::net::TcpSocket;
+use tokio::net::TcpStream;
+
+use crate::deployment::Deployment;
+use crate::deployment::Plan;
+use crate::proxies::Behind;
+use crate::proxies::Kind;
+use crate::proxies::Proxy;
+
+/// A connection to the proxy from an address of this machine.
+async fn from(proxy: &Proxy, address: &str) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{address}:0").parse().unwrap()).unwrap();
+    socket.connect(([127, 0, 0, 1], proxy.port).into()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_has_the_address_that_the_guide_s_proxy_saw() {
+    let deployment = Deployment::start(Plan {
+        schema: "CREATE TABLE notes (id int PRIMARY KEY)",
+        tables: "[[table]]\nname = 'public.notes'\nopen = true\n",
+        set: &["listen.trusted_proxies=127.0.0.1", "limits.connections_per_address=1"],
+        ..Plan::default()
+    })
+    .await;
+    let bearer = format!("Bearer {}", deployment.token(json!({})));
+    let cases =
+        [(Kind::Nginx, "127.0.0.5", "127.0.0.6"), (Kind::Haproxy, "127.0.0.7", "127.0.0.8")];
+    for (kind, one, other) in cases {
+        let proxy = Proxy::start(kind, &[Behind::of(&deployment.daemon)]).await;
+        let path = "/v1/events?table=notes";
+        let says = |address| [("authorization", &*bearer), ("x-forwarded-for", address)];
+        let http = proxy.over(from(&proxy, one).await).await;
+        let mut first = http.events(path, &says("203.0.113.7")).await;
+        first.expect("subscribed").await;
+        let mut http = proxy.over(from(&proxy, one).await).await;
+        let answer = http.get(path, &says("203.0.113.8")).await;
+        assert_eq!(
+            (answer.status.as_u16(), &answer.json["code"]),
+            (429, &json!("too_many_from_address"))
+        );
+        let http = proxy.over(from(&proxy, other).await).await;
+        let mut second = http.events(path, &says("203.0.113.7")).await;
+        second.expect("subscribed").await;
+    }
+}
