@@ -73,6 +73,52 @@ fn every_line_of_the_log_that_a_guide_quotes_is_one_of_the_code() {
     assert!(lines > 5, "{lines}");
 }
 
+/// The guides for those who run walcast.
+const GUIDES: [&str; 5] = [
+    "docs/operate.md",
+    "docs/troubleshooting.md",
+    "docs/database.md",
+    "docs/deploy.md",
+    "docs/security.md",
+];
+
+#[test]
+fn every_alert_has_its_section_and_every_section_its_alert() {
+    let rules = read("alerts/walcast.rules.yml");
+    let alerts: BTreeSet<&str> =
+        rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    let guide = read("docs/operate.md");
+    let (_, sections) = guide.split_once("\n## Alerts\n").unwrap();
+    let mut explained = BTreeSet::new();
+    for section in sections.split("\n### ").skip(1) {
+        let (name, text) = section.split_once('\n').unwrap();
+        for part in ["**Means.**", "**Users see**", "**Look.**", "**Do.**"] {
+            assert!(text.contains(part), "{name} has no {part}");
+        }
+        explained.insert(name);
+    }
+    assert!(alerts.len() > 10, "{alerts:?}");
+    assert_eq!(explained, alerts);
+}
+
+#[test]
+fn every_metric_that_a_guide_names_is_there() {
+    let metrics = read("docs/metrics.md");
+    let mut named = 0;
+    for guide in GUIDES {
+        let text = read(guide);
+        for code in quoted(&text) {
+            let name = code.split(['{', ' ']).next().unwrap();
+            // The replication role's name begins alike.
+            if name.starts_with("walcast_") && name != "walcast_replication" {
+                assert!(metrics.contains(&format!("`{name}`")), "{guide} names {code}");
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 5, "{named}");
+}
+
 /// Runs each command with `--help` behind it: what is unknown before that is an error.
 #[test]
 fn every_command_of_a_document_is_understood() {
