@@ -81,6 +81,11 @@ const GOALS: &[Goal] = &[
     less("G10", "MiB grown by one slow client", "slow_growth_mib", Against::Itself, (Some(2.0), None)),
     less("G10", "MiB grown by one slow client", "slow_growth_mib", NODE_WS, (None, Some(0.1))),
     less("G10", "rows that clients missed", "slow_missing", Against::Itself, (Some(0.0), Some(0.0))),
+    less("G11", "p99 ms of /metrics, 1,000 clients", "metrics_p99_ms", Against::Itself, (Some(100.0), None)),
+    less("G11", "p99 ms of /readyz, 1,000 clients", "readyz_p99_ms", Against::Itself, (Some(100.0), None)),
+    less("G11", "longest ms of /metrics there", "metrics_max_ms", Against::Itself, (None, Some(100.0))),
+    less("G11", "longest ms of /readyz there", "readyz_max_ms", Against::Itself, (None, Some(100.0))),
+    more("G11", "deliveries/s, counted to not", "watched.counted", Against::Of(WALCAST, "watched.uncounted"), (Some(0.97), Some(0.99))),
 ];
 
 const fn more(

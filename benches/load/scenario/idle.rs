@@ -58,7 +58,7 @@ fn memory(
     // The keys are the same in both runs; with one connection most rows are nobody's.
     let keys = u64::try_from(run.size(CONNECTIONS))?;
     let mut shop = Shop::new(Wanted::Own { keys }, connections);
-    shop.tuning = Tuning { ring_bytes: RING_BYTES };
+    shop.tuning = Tuning { ring_bytes: RING_BYTES, ..Tuning::default() };
     let running = server.start(run.ground, shop.tuning)?;
     thread::sleep(SETTLE.min(run.duration(3.0)));
     let resident = |id: u32| process::usage(id).resident_kib as f64;

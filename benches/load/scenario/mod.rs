@@ -7,6 +7,7 @@ mod latency;
 mod selective;
 mod slow;
 mod sweep;
+mod watched;
 
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ pub(crate) enum Scenario {
     Drain,
     /// One of 100 clients stops reading.
     Slow,
+    /// Every change to 1,000 clients, as fast as it goes, while an operator asks.
+    Watched,
 }
 
 /// What a run was asked for.
@@ -57,13 +60,14 @@ impl Run<'_> {
 
 impl Scenario {
     /// In the order in which they run.
-    pub(crate) const ALL: [Scenario; 6] = [
+    pub(crate) const ALL: [Scenario; 7] = [
         Scenario::Latency,
         Scenario::Idle,
         Scenario::Drain,
         Scenario::Selective,
         Scenario::Fanout,
         Scenario::Slow,
+        Scenario::Watched,
     ];
 
     /// Its short name and what it does.
@@ -75,6 +79,7 @@ impl Scenario {
             Scenario::Idle => "S4 idle connections",
             Scenario::Drain => "S5 drain of a backlog",
             Scenario::Slow => "S6 one slow reader",
+            Scenario::Watched => "S7 watched by an operator",
         }
     }
 
@@ -102,6 +107,7 @@ impl Scenario {
                 &[Server::LimitRelay, Server::Walcast, Server::NodePgoutputWs]
             }
             Scenario::Drain => &[Server::Walcast, Server::NodePgoutputWs],
+            Scenario::Watched => &[Server::Walcast],
         }
     }
 
@@ -115,6 +121,7 @@ impl Scenario {
                 Scenario::Idle => idle::run(run, server, ledger)?,
                 Scenario::Drain => drain::run(run, server, ledger)?,
                 Scenario::Slow => slow::run(run, server, ledger)?,
+                Scenario::Watched => watched::run(run, server, ledger)?,
             }
         }
         Ok(())

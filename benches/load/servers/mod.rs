@@ -59,11 +59,13 @@ pub(crate) struct Ground {
 pub(crate) struct Tuning {
     /// How much walcast's ring may hold; what it holds is no connection's memory.
     pub(crate) ring_bytes: u64,
+    /// Whether walcast counts what it delivers.
+    pub(crate) counts: bool,
 }
 
 impl Default for Tuning {
     fn default() -> Tuning {
-        Tuning { ring_bytes: 128 << 20 }
+        Tuning { ring_bytes: 128 << 20, counts: true }
     }
 }
 
@@ -134,7 +136,7 @@ impl Server {
     pub(crate) fn start_as_is(self, ground: &Ground, tuning: Tuning) -> Fallible<Running> {
         let (address, control) = (free_address()?, free_address()?);
         let mut command = match self {
-            Server::Walcast => walcast::command(ground, address, tuning)?,
+            Server::Walcast => walcast::command(ground, (address, control), tuning)?,
             Server::NodePgoutputWs | Server::SocketioNotify | Server::SocketioAction => {
                 node::command(self, ground, address)?
             }
@@ -166,6 +168,11 @@ impl Running {
                 Target::Lines { to: self.control, selective: wanted != Wanted::Everything }
             }
         }
+    }
+
+    /// Where walcast answers operators.
+    pub(crate) const fn operators(&self) -> SocketAddr {
+        self.control
     }
 
     fn wait_until_open(&mut self) -> Fallible<()> {

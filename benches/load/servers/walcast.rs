@@ -27,10 +27,14 @@ pub(super) fn script(wanted: Wanted) -> Script {
     Script::new("/v1/ws", Talk::Json { subprotocol: Some("walcast.v1"), request, answer })
 }
 
-pub(super) fn command(ground: &Ground, address: SocketAddr, tuning: Tuning) -> Fallible<Command> {
+pub(super) fn command(
+    ground: &Ground,
+    (address, operators): (SocketAddr, SocketAddr),
+    tuning: Tuning,
+) -> Fallible<Command> {
     let database = ground.database.connection_string();
     let ring_bytes = tuning.ring_bytes;
-    let window_bytes = ring_bytes / 2;
+    let (window_bytes, counts) = (ring_bytes / 2, tuning.counts);
     let settings = format!(
         r#"# Written by the load harness.
 [database]
@@ -53,7 +57,8 @@ address = "{address}"
 connections_per_address = 0
 handshakes_per_second_per_address = 0
 [admin]
-address = "127.0.0.1:0"
+address = "{operators}"
+metrics = {counts}
 
 [auth]
 anonymous_role = "bench_reader"
