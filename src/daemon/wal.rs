@@ -100,6 +100,9 @@ impl Watcher {
         if slot.as_ref().is_some_and(|slot| slot.wal_status.as_deref() == Some("unreserved")) {
             level = level.max(Level::Shed);
         }
+        let gauges = &self.metrics.slot;
+        gauges.retained_bytes.set(retained);
+        gauges.budget_bytes.set(slot.as_ref().and_then(|slot| slot.keep_bytes).unwrap_or(0));
         let now = SystemTime::now();
         self.report.send_modify(|report| {
             (report.at, report.failed, report.bounds) = (now, None, bounds);

@@ -71,6 +71,9 @@ impl Deployment {
     async fn keeps(&self, is: impl FnMut(&Report) -> bool) -> Report {
         let mut report = self.daemon.wal();
         let kept = timeout(DEADLINE, report.wait_for(is)).await;
+        // What an alert goes by.
+        let measured = self.daemon.metrics().slot.retained_bytes.get();
+        assert!(measured > 0 || self.daemon.wal().borrow().retained_bytes() == 0);
         kept.unwrap_or_else(|_| panic!("{:?}", self.daemon.wal().borrow())).unwrap().clone()
     }
 
