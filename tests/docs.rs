@@ -134,9 +134,12 @@ fn every_finding_of_check_is_explained() {
     let mut code = after_each(&before_tests("src/cli/check.rs"), "code: \"");
     code.extend(after_each(&online, "code: \""));
     code.extend(after_each(&online, "unanswered(\""));
-    for file in
-        ["src/catalog/audit/server.rs", "src/catalog/audit/tables.rs", "src/cli/check/security.rs"]
-    {
+    for file in [
+        "src/catalog/audit/around.rs",
+        "src/catalog/audit/server.rs",
+        "src/catalog/audit/tables.rs",
+        "src/cli/check/security.rs",
+    ] {
         let text = before_tests(file);
         code.extend(after_each(&text, "Finding::new(severity, \""));
         for after in text.split("Severity::").skip(1) {

@@ -7,7 +7,9 @@ use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use serde_json::Value as Json;
+use serde_json::json;
 
 use crate::catalog::audit::Finding;
 use crate::catalog::audit::Severity;
@@ -18,7 +20,8 @@ use crate::config::{Config, ConfigError};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     walcast check --config walcast.toml\n  \
-    walcast check --online          connects to the database, changes nothing there\n\n\
+    walcast check --online          connects to the database, changes nothing there\n  \
+    walcast check --online --format json | jq -r '.findings[].sql // empty'\n\n\
     Exit codes: 0 all is well, 1 errors, 2 warnings only.")]
 pub struct Check {
     #[command(flatten)]
@@ -27,6 +30,19 @@ pub struct Check {
     /// Looks at the database too: log level, slot, publication, tables, roles, privileges
     #[arg(long)]
     online: bool,
+
+    /// How the findings are printed
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+    format: Format,
+}
+
+/// How the findings are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people
+    Text,
+    /// One JSON object, for programs
+    Json,
 }
 
 impl Check {
@@ -54,9 +70,13 @@ impl Check {
         };
         let colours = std::io::stdout().is_terminal();
         let mut out = std::io::stdout().lock();
-        write!(out, "{}", Report { findings: &findings, colours, online: self.online })
-            .and_then(|()| out.flush())
-            .map_err(CliError::Output)?;
+        let printed = match self.format {
+            Format::Text => {
+                write!(out, "{}", Report { findings: &findings, colours, online: self.online })
+            }
+            Format::Json => writeln!(out, "{}", json(&findings)),
+        };
+        printed.and_then(|()| out.flush()).map_err(CliError::Output)?;
         Ok(exit_code(&findings))
     }
 }
@@ -82,6 +102,33 @@ fn exit_code(findings: &[Finding]) -> ExitCode {
         None | Some(Severity::Notice) => ExitCode::SUCCESS,
         Some(Severity::Error) => ExitCode::from(1),
         Some(Severity::Warning) => ExitCode::from(2),
+    }
+}
+
+/// The findings as a program reads them.
+fn json(findings: &[Finding]) -> Json {
+    let finding = |finding: &Finding| {
+        json!({
+            "severity": severity(finding.severity),
+            "code": finding.code,
+            "subject": finding.subject,
+            "message": finding.message,
+            "sql": finding.mend,
+        })
+    };
+    let count = |of| findings.iter().filter(|finding| finding.severity == of).count();
+    json!({
+        "findings": findings.iter().map(finding).collect::<Vec<_>>(),
+        "errors": count(Severity::Error),
+        "warnings": count(Severity::Warning),
+    })
+}
+
+const fn severity(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+        Severity::Notice => "notice",
     }
 }
 

@@ -143,6 +143,8 @@ pub(crate) fn expectations(
         publication: config.database.publication.as_str().into(),
         replication_role: ingest.connection.get_user().map(Into::into),
         window_bytes: config.window.bytes,
+        warn_bytes: config.wal.warn_bytes,
+        budget_bytes: config.wal.budget_bytes,
         roles: roles.to_vec(),
         tables: config.tables.iter().map(table).collect(),
     }

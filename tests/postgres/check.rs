@@ -187,3 +187,44 @@ async fn each_policy_of_the_database_is_said_to_be_decided_or_why_not() {
     let report = printed(&checked.check());
     assert!(report.contains("is served by its own policies: \"flag\", \"mine\""), "{report}");
 }
+
+#[tokio::test]
+async fn a_table_is_found_before_it_is_published_and_breaks_the_application() {
+    let parts = "[[table]]\nname = 'parts'\nopen = true\n";
+    let checked = Checked::new(&format!("{ORDERS}{parts}")).await;
+    checked.execute("CREATE TABLE parts (id int); GRANT SELECT ON parts TO NAME_web").await;
+    let report = checked.check();
+    assert_eq!(report.status.code(), Some(1), "{}", printed(&report));
+    let text = printed(&report);
+    let expected =
+        "public.parts: has no usable replica identity: give it one before it is published";
+    assert!(text.contains(expected), "{text}");
+    // In this order nothing of the application fails in between.
+    let mends: Vec<&str> = mends(&text).collect();
+    let identity = mends.iter().position(|sql| sql.contains("REPLICA IDENTITY FULL"));
+    let published = mends.iter().position(|sql| sql.contains("ADD TABLE public.parts"));
+    assert!(identity.unwrap() < published.unwrap(), "{mends:?}");
+}
+
+#[tokio::test]
+async fn forgotten_slots_are_found_and_programs_can_read_all_of_it() {
+    let checked = Checked::new(ORDERS).await;
+    let name = format!("walcast_old_{}", checked.database.name);
+    let create = format!("SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')");
+    checked.execute(&create).await;
+    checked.execute("ALTER ROLE NAME_web BYPASSRLS").await;
+    let file = checked.folder.path("walcast.toml");
+    let arguments = ["check", "--online", "--format", "json", "--config", file.to_str().unwrap()];
+    let output = run(&arguments);
+    assert_eq!(output.status.code(), Some(2), "{}", printed(&output));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["warnings"], 2, "{report}");
+    let findings = report["findings"].as_array().unwrap();
+    let orphan = findings.iter().find(|finding| finding["code"] == "slot-orphaned").unwrap();
+    assert_eq!((&orphan["subject"], &orphan["severity"]), (&name.into(), &"warning".into()));
+    assert!(findings.iter().any(|finding| finding["code"] == "client-role-too-strong"));
+    for finding in findings.iter().filter(|finding| finding["severity"] == "warning") {
+        checked.execute(finding["sql"].as_str().unwrap()).await;
+    }
+    assert_eq!(checked.check().status.code(), Some(0), "{}", printed(&checked.check()));
+}

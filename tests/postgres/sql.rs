@@ -88,6 +88,8 @@ fn expected(names: &Names) -> Expectations {
         publication: "walcast".into(),
         replication_role: Some(names.replication.as_str().into()),
         window_bytes: 64 << 20,
+        warn_bytes: None,
+        budget_bytes: None,
         roles: vec![names.customer.as_str().into(), names.driver.as_str().into()],
         tables: ["orders", "We Ird", "parts"].map(table).into(),
     }

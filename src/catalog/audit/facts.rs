@@ -2,6 +2,7 @@
 //! only some server versions have can be absent.
 
 use std::collections::HashMap;
+use std::time::SystemTime;
 
 use serde::Deserialize;
 
@@ -18,9 +19,18 @@ pub struct Facts {
     pub(super) in_recovery: bool,
     /// By name, in the units of `pg_settings`.
     pub(super) settings: HashMap<String, String>,
+    /// The server's clock, in seconds since 1970.
+    clock: f64,
+    /// How far the server's clock is ahead of ours, in seconds, as far as that can be told.
+    #[serde(default)]
+    pub(super) clock_ahead: f64,
     pub(super) slots_used: i64,
+    pub(super) senders_used: i64,
     pub(super) slot: Option<Slot>,
+    pub(super) idle_slots: Vec<IdleSlot>,
     pub(super) publication: Option<Publication>,
+    /// Whether the publication has a partitioned table.
+    pub(super) partitioned: bool,
     pub(super) row_filters: Vec<Named>,
     pub(super) asking_role: Role,
     pub(super) replication_role: Option<Role>,
@@ -28,6 +38,8 @@ pub struct Facts {
     pub(super) unknown_roles: Vec<String>,
     /// Client roles that the asking role is no member of.
     pub(super) foreign_roles: Vec<String>,
+    /// Client roles that no row-level security holds.
+    pub(super) exempt_roles: Vec<String>,
     pub(super) identities: Vec<Identity>,
 }
 
@@ -45,6 +57,20 @@ pub(super) struct Slot {
     #[serde(default)]
     pub(super) invalidation_reason: Option<String>,
     pub(super) lag_bytes: Option<i64>,
+    /// The log that is kept because of it.
+    pub(super) retained_bytes: Option<i64>,
+    /// Who reads it, for a person.
+    pub(super) reader: Option<String>,
+}
+
+/// Another slot, which nobody reads.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct IdleSlot {
+    pub(super) name: String,
+    pub(super) plugin: String,
+    /// Whether it is of this database.
+    pub(super) here: Option<bool>,
+    pub(super) retained_bytes: Option<i64>,
 }
 
 /// A row of `pg_publication`.
@@ -54,6 +80,8 @@ pub(super) struct Publication {
     pub(super) pubupdate: bool,
     pub(super) pubdelete: bool,
     pub(super) pubtruncate: bool,
+    pub(super) pubviaroot: bool,
+    pub(super) puballtables: bool,
 }
 
 /// A row of `pg_roles`.
@@ -80,6 +108,8 @@ pub(super) struct Identity {
     pub(super) name: String,
     /// `pg_class.relreplident`.
     pub(super) kind: String,
+    /// Whether it is published; else only the configuration names it.
+    pub(super) published: bool,
     /// Whether an UPDATE and a DELETE can be published.
     pub(super) usable: bool,
     pub(super) has_key: bool,
@@ -89,6 +119,15 @@ impl Facts {
     /// Facts from the document that `audit.sql` makes.
     pub(super) fn parse(document: &str) -> Result<Facts, serde_json::Error> {
         serde_json::from_str(document)
+    }
+
+    /// Compares the clocks: the server's stood somewhere between two of ours.
+    fn compare_clocks(&mut self, before: SystemTime, after: SystemTime) {
+        let seconds = |at: SystemTime| {
+            at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+        };
+        let (before, after) = (seconds(before), seconds(after));
+        self.clock_ahead = self.clock - self.clock.clamp(before, after.max(before));
     }
 
     /// A setting that is a number, in the unit of `pg_settings`.
@@ -106,12 +145,23 @@ impl Catalog {
     pub async fn facts(&self, expected: &Expectations) -> Result<Facts, CatalogError> {
         let roles: Vec<&str> = expected.roles.iter().map(|role| &**role).collect();
         let replication = expected.replication_role.as_deref();
+        let tables = || expected.tables.iter().map(|table| &table.name);
+        let schemas: Vec<&str> = tables().map(|name| &*name.schema).collect();
+        let names: Vec<&str> = tables().map(|name| &*name.name).collect();
+        let asked_at = SystemTime::now();
         let rows = self
             .connection
             .ask_once(
                 "the audit",
                 include_str!("../audit.sql"),
-                &[&&*expected.publication, &&*expected.slot, &replication, &roles],
+                &[
+                    &&*expected.publication,
+                    &&*expected.slot,
+                    &replication,
+                    &roles,
+                    &schemas,
+                    &names,
+                ],
             )
             .await?;
         let document = |source| CatalogError::Query { what: "the audit", source };
@@ -119,6 +169,8 @@ impl Catalog {
             Some(row) => row.try_get(0).map_err(document)?,
             None => "",
         };
-        Facts::parse(text).map_err(CatalogError::Facts)
+        let mut facts = Facts::parse(text).map_err(CatalogError::Facts)?;
+        facts.compare_clocks(asked_at, SystemTime::now());
+        Ok(facts)
     }
 }

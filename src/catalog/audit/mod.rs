@@ -9,6 +9,7 @@
 //! Nothing here changes anything: the SQL is for a DBA to read and to run.
 
 pub mod facts;
+mod around;
 mod server;
 mod tables;
 
@@ -31,6 +32,10 @@ pub struct Expectations {
     pub replication_role: Option<Box<str>>,
     /// How many bytes of WAL the confirmed position is held back.
     pub window_bytes: u64,
+    /// From how many bytes of WAL that the slot keeps it is warned; absent: a part of the budget.
+    pub warn_bytes: Option<u64>,
+    /// How many bytes of WAL the slot may keep; absent: as the server has it.
+    pub budget_bytes: Option<u64>,
     /// The client roles.
     pub roles: Vec<Box<str>>,
     /// The tables that the configuration names.
@@ -104,8 +109,12 @@ impl Finding {
 pub fn judge(facts: &Facts, snapshot: &Snapshot, expected: &Expectations) -> Vec<Finding> {
     let mut findings = server::settings(facts, expected);
     findings.extend(server::slot(facts, expected));
+    findings.extend(around::slots(facts, expected));
+    findings.extend(around::clock(facts));
     findings.extend(server::publication(facts, expected));
+    findings.extend(around::publication(facts, expected));
     findings.extend(server::roles(facts, expected));
+    findings.extend(around::client_roles(facts));
     findings.extend(tables::identities(facts));
     findings.extend(tables::access(facts, snapshot, expected));
     findings.extend(tables::types(snapshot));
@@ -143,17 +152,19 @@ mod tests {
             "wal_sender_timeout": "60000", "max_wal_senders": "10", "max_replication_slots": "10"},
         "slots_used": 1,
         "slot": {"plugin": "pgoutput", "database": "app", "active": false, "wal_status": "reserved",
-            "temporary": false, "two_phase": false, "lag_bytes": 100},
+            "temporary": false, "two_phase": false, "lag_bytes": 100, "retained_bytes": 200,
+            "reader": null},
+        "clock": 0, "senders_used": 1, "idle_slots": [], "partitioned": true,
         "publication": {"pubinsert": true, "pubupdate": true, "pubdelete": true,
-            "pubtruncate": true},
+            "pubtruncate": true, "pubviaroot": true, "puballtables": false},
         "row_filters": [],
         "asking_role": {"rolname": "ask", "rolsuper": false, "rolreplication": false,
             "rolbypassrls": false, "rolcanlogin": true},
         "replication_role": {"rolname": "repl", "rolsuper": false, "rolreplication": true,
             "rolbypassrls": false, "rolcanlogin": true},
-        "unknown_roles": [], "foreign_roles": [],
+        "unknown_roles": [], "foreign_roles": [], "exempt_roles": [],
         "identities": [{"schema": "public", "name": "orders", "kind": "f", "usable": true,
-            "has_key": true}]
+            "has_key": true, "published": true}]
     }"#;
 
     fn expected() -> Expectations {
@@ -163,6 +174,8 @@ mod tests {
             publication: "walcast".into(),
             replication_role: Some("repl".into()),
             window_bytes: 64 << 20,
+            warn_bytes: None,
+            budget_bytes: Some(1 << 30),
             roles: vec!["customer".into()],
             tables: Vec::new(),
         }
@@ -198,6 +211,7 @@ mod tests {
         one("/settings/wal_level", "replica", "wal-level");
         one("/settings/max_slot_wal_keep_size", "-1", "wal-unbounded");
         one("/settings/max_slot_wal_keep_size", "50", "wal-budget");
+        one("/settings/max_slot_wal_keep_size", "1024", "wal-budget-late");
         one("/settings/wal_sender_timeout", "0", "wal-sender-timeout");
         one("/settings/wal_sender_timeout", "1000", "wal-sender-timeout");
         one("/slot", null.clone(), "slot-missing");
@@ -207,6 +221,20 @@ mod tests {
         one("/slot/wal_status", "unreserved", "slot-at-risk");
         one("/slot/active", true, "slot-active");
         one("/slot/two_phase", true, "slot-two-phase");
+        one("/slot/retained_bytes", 600 << 20, "slot-behind");
+        one("/senders_used", 10, "senders-taken");
+        let idle = |name: &str, plugin: &str, bytes: i64| {
+            let of = serde_json::json!(
+                {"name": name, "plugin": plugin, "here": true, "retained_bytes": bytes});
+            serde_json::json!([of])
+        };
+        one("/idle_slots", idle("walcast_old", "pgoutput", 0), "slot-orphaned");
+        one("/idle_slots", idle("other", "wal2json", 2 << 30), "slot-orphaned");
+        assert_eq!(codes(|facts| facts["idle_slots"] = idle("other", "wal2json", 0)), [""; 0]);
+        one("/clock_ahead", 6.0, "clock-skew");
+        one("/publication/pubviaroot", false, "publication-leaves");
+        one("/publication/puballtables", true, "publication-all-tables");
+        one("/exempt_roles", vec!["customer"], "client-role-too-strong");
         one("/publication", null.clone(), "publication-missing");
         one("/publication/pubdelete", false, "publication-partial");
         one("/asking_role/rolsuper", true, "asking-role-too-strong");

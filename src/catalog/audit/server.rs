@@ -127,7 +127,8 @@ pub(super) fn slot(facts: &Facts, expected: &Expectations) -> Vec<Finding> {
         find(Severity::Warning, "slot-two-phase", message, Some(&drop));
     }
     if slot.active {
-        let message = "being read now, by a daemon that runs or by somebody else".to_owned();
+        let reader = slot.reader.as_deref().unwrap_or("a daemon that runs or somebody else");
+        let message = format!("being read now, by {reader}");
         find(Severity::Notice, "slot-active", message, None);
     }
     findings

@@ -19,7 +19,7 @@ pub(super) fn identities(facts: &Facts) -> Vec<Finding> {
     let publishes = facts
         .publication
         .as_ref()
-        .is_some_and(|publication| publication.pubupdate || publication.pubdelete);
+        .is_none_or(|publication| publication.pubupdate || publication.pubdelete);
     let tables = facts.identities.iter();
     tables.filter_map(|table| identity(table, publishes)).collect()
 }
@@ -27,8 +27,13 @@ pub(super) fn identities(facts: &Facts) -> Vec<Finding> {
 fn identity(table: &Identity, publishes: bool) -> Option<Finding> {
     let subject = qualified(&table.schema, &table.name);
     if !table.usable && publishes {
-        let message = "has no usable replica identity: every UPDATE and DELETE of it fails while \
-                       it is published";
+        let message = if table.published {
+            "has no usable replica identity: every UPDATE and DELETE of it fails while it is \
+             published"
+        } else {
+            "has no usable replica identity: give it one before it is published, or every UPDATE and \
+             DELETE of it will fail"
+        };
         let mend = if table.has_key && table.kind != "d" {
             format!("ALTER TABLE {subject} REPLICA IDENTITY DEFAULT;")
         } else {
