@@ -5,6 +5,7 @@ pub mod demo;
 pub mod explain;
 pub mod package;
 pub mod serve;
+pub mod setup;
 pub mod tail;
 pub mod token;
 
@@ -30,6 +31,7 @@ const CONFIG_FILE: &str = "/etc/walcast/walcast.toml";
     propagate_version = true,
     after_help = "Examples:\n  \
                   walcast demo                  see it work, on a Postgres of its own\n  \
+                  walcast setup --tables orders what a DBA applies, printed or run\n  \
                   walcast check --online        is the configuration right, and the database?\n  \
                   walcast serve                 deliver changes until stopped\n  \
                   walcast tail orders           watch a table in the terminal\n\n\
@@ -57,6 +59,7 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Serve),
+    Setup(setup::Setup),
     Check(check::Check),
     Demo(demo::Demo),
     Explain(explain::Explain),
@@ -112,6 +115,9 @@ pub enum CliError {
     /// Nothing could be explained.
     #[error(transparent)]
     Explain(#[from] explain::ExplainError),
+    /// Nothing was set up.
+    #[error(transparent)]
+    Setup(#[from] setup::SetupError),
     /// Following a table ended.
     #[error(transparent)]
     Tail(#[from] tail::TailError),
@@ -135,6 +141,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, CliError> {
     logging::start(&arguments.log, arguments.log_format)?;
     match arguments.command {
         Command::Serve(serve) => serve.run(),
+        Command::Setup(setup) => setup.run(),
         Command::Check(check) => check.run(),
         Command::Demo(demo) => demo.run(),
         Command::Explain(explain) => explain.run(),

@@ -36,6 +36,7 @@ mod proxies;
 mod random;
 mod reload;
 mod server;
+mod setup;
 mod shutdown;
 mod slow;
 mod snapshot;
