@@ -28,11 +28,11 @@ use crate::control::Control;
 use crate::control::Stop;
 use crate::daemon::control::Desk;
 use crate::daemon::control::told_to_stop;
+use crate::daemon::edge::Edge;
 use crate::daemon::listen::Place;
 use crate::daemon::reload::Reloader;
 use crate::daemon::reload::Revision;
 use crate::daemon::stopping::STOP_STEP;
-use crate::gate::Gate;
 use crate::ingest::Standing;
 use crate::ingest::budget;
 use crate::ingest::error::IngestError;
@@ -46,8 +46,10 @@ use crate::route::shard::Shared;
 use crate::serve;
 use crate::serve::inspect;
 use crate::serve::inspect::Inspector;
+use crate::tls::server::CertificateError;
 
 mod descriptors;
+mod edge;
 pub mod settings;
 mod console;
 mod control;
@@ -73,6 +75,9 @@ pub enum DaemonError {
     /// A key can't be used.
     #[error("section auth")]
     Auth(#[from] AuthError),
+    /// The certificate for clients can't be used.
+    #[error("section listen")]
+    Certificate(#[from] CertificateError),
     /// The database does not answer as the asking role.
     #[error("the database does not answer")]
     Catalog(#[from] CatalogError),
@@ -188,7 +193,7 @@ impl Daemon {
         let revision = Arc::new(Revision::new(config.clone(), 0)?);
         let catalog = Arc::new(Catalog::new(settings::catalog(config)?)?);
         let metrics = begin_metrics(config);
-        let gate = Arc::new(Gate::new(settings::gate(config), Arc::clone(&metrics)));
+        let edge = Edge::new(config, &metrics)?;
         let (asker, pool) = pool(config, &metrics)?;
         let (control, orders) = Control::new();
         let (wal, kept) = watch::channel(budget::Report::new(config.wal));
@@ -219,7 +224,7 @@ impl Daemon {
                 shared,
                 verifier: Arc::clone(&revision.verifier),
                 settings: settings::shard(config),
-                serve: settings::serve(config, daemon.address, &gate),
+                serve: settings::serve(config, daemon.address, &edge),
                 stop: daemon.stop_serving.clone(),
                 mailbox,
             };
@@ -233,7 +238,7 @@ impl Daemon {
         daemon.tasks.spawn(wal::Watcher::new(config, Arc::clone(&catalog), &daemon, wal).run());
         let (shards, live) = (daemon.inspector.clone(), daemon.live.clone());
         let looked = Arc::clone(&catalog);
-        let reloader = Reloader { revisions, catalog: looked, asker, gate, shards, live };
+        let reloader = Reloader { revisions, catalog: looked, asker, edge, shards, live };
         let stream = daemon.orders.clone();
         let desk = Desk { orders, reloader, stream, metrics: Arc::clone(&metrics) };
         daemon.tasks.spawn(poll::catalog(catalog, Arc::clone(&metrics)));

@@ -166,7 +166,12 @@ fn listen(reader: &mut Reader) -> Listen {
         reader.wrong::<()>("listen.origins", "origins, as in https://app.example.com, or *");
     }
     let origins = origins.iter().map(|origin| origin.to_ascii_lowercase()).collect();
-    Listen { address, shards: Some(shards).filter(|shards| *shards > 0), origins }
+    Listen {
+        address,
+        shards: Some(shards).filter(|shards| *shards > 0),
+        origins,
+        tls: gate::tls(reader),
+    }
 }
 
 fn admin(reader: &mut Reader) -> Admin {

@@ -1,11 +1,17 @@
-//! What clients may do by number and by time, and by which address they are known.
+//! What clients may do by number and by time, by which address they are known, and what they are
+//! shown.
 
+use std::error::Error;
 use std::num::NonZeroU32;
+use std::time::SystemTime;
 
 use crate::config::read::Reader;
 use crate::gate::Limits;
 use crate::gate::address::Forwarded;
 use crate::gate::address::network;
+use crate::tls::server::CertificateError;
+use crate::tls::server::Files;
+use crate::tls::server::Identity;
 
 pub(super) fn limits(reader: &mut Reader) -> Limits {
     let limits = Limits {
@@ -53,4 +59,38 @@ fn forwarded(reader: &mut Reader) -> Forwarded {
         reader.wrong::<()>(name, "x-forwarded-for or forwarded");
         Forwarded::default()
     })
+}
+
+/// The certificate, where there is one.
+pub(super) fn tls(reader: &mut Reader) -> Option<Files> {
+    let (certificate, key) = ("listen.tls_cert_file", "listen.tls_key_file");
+    match (reader.is_given(certificate), reader.is_given(key)) {
+        (false, false) => return None,
+        (true, true) => {}
+        (given, _) => {
+            let missing = if given { key } else { certificate };
+            reader.mistake(missing, "missing: a certificate needs its key".to_owned());
+            return None;
+        }
+    }
+    reader.content(certificate)?;
+    // Warns where everybody can read it.
+    reader.secret(key)?;
+    let files = Files { certificate: reader.file(certificate)?, key: reader.file(key)? };
+    match Identity::read(&files) {
+        Ok(identity) => {
+            if identity.expires_at().is_some_and(|end| end <= SystemTime::now()) {
+                let message = "listen.tls_cert_file: the certificate has expired, so that clients \
+                               refuse it";
+                reader.warnings.push(message.to_owned());
+            }
+        }
+        Err(error) => {
+            let wrong =
+                if matches!(error, CertificateError::Key { .. }) { key } else { certificate };
+            let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+            reader.mistake(wrong, format!("{error}{cause}"));
+        }
+    }
+    Some(files)
 }

@@ -126,7 +126,7 @@ const DELIVERY: &[Key] = &[
         "listen.address",
         Kind::Text,
         Some("127.0.0.1:4480"),
-        "The address and port where clients connect. `[::]:4480` is every interface; put TLS in front of it.",
+        "The address and port where clients connect. `[::]:4480` is every interface: use TLS then, here or in front.",
     )
     .fixed(),
     key(
@@ -141,6 +141,18 @@ const DELIVERY: &[Key] = &[
         Kind::Texts,
         Some(""),
         "Web pages of which other origins may connect, as browsers name them: `https://app.example.com`. `*` is all of them. Empty: pages of the daemon's own origin; those of others only over WebSocket and with a token.",
+    ),
+    key(
+        "listen.tls_cert_file",
+        Kind::File,
+        None,
+        "The certificate that clients are shown, and those that lead from it to an authority, in PEM. With it clients connect by TLS only (`wss://`, `https://`). Default: plain text, for a proxy that does TLS.",
+    ),
+    key(
+        "listen.tls_key_file",
+        Kind::File,
+        None,
+        "The certificate's private key, in PEM.",
     ),
     key(
         "listen.trusted_proxies",

@@ -42,6 +42,7 @@ use crate::gate::Limits as GateLimits;
 use crate::ingest::budget;
 use crate::rule::Expression;
 use crate::rule::Settings;
+use crate::tls::server::Files;
 
 pub use mistake::{ConfigError, Mistake, Origin};
 pub use values::Values;
@@ -134,6 +135,8 @@ pub struct Listen {
     pub shards: Option<usize>,
     /// The origins whose pages may connect, in lower case; `*` is all of them.
     pub origins: Vec<String>,
+    /// The certificate that clients are shown, which has been read once; absent for plain text.
+    pub tls: Option<Files>,
 }
 
 /// What operators ask.

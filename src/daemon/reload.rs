@@ -32,9 +32,9 @@ use crate::control::Change;
 use crate::control::ControlError;
 use crate::control::Reloaded;
 use crate::daemon::DaemonError;
+use crate::daemon::edge::Edge;
 use crate::daemon::settings;
 use crate::daemon::systemd;
-use crate::gate::Gate;
 use crate::logging::notice;
 use crate::route::policy::Policies;
 use crate::serve::inspect::Inspector;
@@ -77,8 +77,8 @@ pub(super) struct Reloader {
     pub(super) asker: Asker,
     /// Of each shard, whether it accepts clients.
     pub(super) live: Vec<watch::Receiver<bool>>,
-    /// How many clients there may be, and how often they may ask.
-    pub(super) gate: Arc<Gate>,
+    /// What clients meet first.
+    pub(super) edge: Edge,
     /// The shards.
     pub(super) shards: Inspector,
 }
@@ -134,6 +134,8 @@ impl Reloader {
 
     async fn adopt(&self, revision: Revision, changes: Vec<Change>) -> Reloaded {
         let warnings = revision.config.warnings.clone();
+        // A certificate is another one without another word in the configuration.
+        self.edge.apply(&revision.config);
         if changes.iter().any(|change| change.applied) {
             if let Ok(wanted) = settings::catalog(&revision.config) {
                 self.catalog.look_for(wanted.roles, wanted.tables);
@@ -143,7 +145,6 @@ impl Reloader {
                 }
             }
             self.asker.reconfigure(settings::ask(&revision.config));
-            self.gate.set(settings::gate(&revision.config));
             let revision = Arc::new(revision);
             self.revisions.send_replace(Arc::clone(&revision));
             for shard in 0..self.shards.shards() {
@@ -156,10 +157,10 @@ impl Reloader {
     /// Lets one shard follow.
     async fn tell(&self, shard: usize, revision: &Arc<Revision>) {
         for _ in 0..ATTEMPTS_MAX {
-            let (revision, gate) = (Arc::clone(revision), Arc::clone(&self.gate));
+            let (revision, edge) = (Arc::clone(revision), self.edge.clone());
             let told = self.shards.ask(shard, move |front| {
                 let Revision { config, policies, verifier, .. } = &*revision;
-                let serve = settings::serve(config, config.listen.address, &gate);
+                let serve = settings::serve(config, config.listen.address, &edge);
                 front.reconfigure(Arc::clone(verifier), serve);
                 front.judge_by(settings::shard(config), Arc::clone(policies));
             });

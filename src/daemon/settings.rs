@@ -15,8 +15,8 @@ use crate::config::Access;
 use crate::config::Config;
 use crate::config::TablePolicy;
 use crate::daemon::descriptors;
+use crate::daemon::edge::Edge;
 use crate::gate;
-use crate::gate::Gate;
 use crate::ingest;
 use crate::ingest::assemble::PART_BYTES;
 use crate::ingest::frames::Reading;
@@ -207,7 +207,7 @@ pub(super) fn gate(config: &Config) -> gate::Limits {
 pub(super) fn serve(
     config: &Config,
     address: std::net::SocketAddr,
-    gate: &Arc<Gate>,
+    edge: &Edge,
 ) -> serve::Settings {
     serve::Settings {
         address,
@@ -218,7 +218,8 @@ pub(super) fn serve(
         ping_seconds: whole_seconds(config.limits.ping),
         origins: config.listen.origins.iter().map(|origin| origin.as_str().into()).collect(),
         drain: config.drain,
-        gate: Arc::clone(gate),
+        gate: Arc::clone(&edge.gate),
+        tls: edge.tls.clone(),
     }
 }
 

@@ -286,6 +286,11 @@ impl Gate {
         self.metrics.refused(limit.code());
     }
 
+    /// Counts a TLS handshake that came to nothing.
+    pub fn count_failed_tls(&self) {
+        self.metrics.refused("tls_handshake");
+    }
+
     fn seat_of(&self, limits: &Limits, address: Address) -> Result<Seat<Address>, Refused> {
         let taken = self.addresses.take(address, limits.connections_per_address);
         taken.ok_or_else(|| self.refuse(Limit::Address))

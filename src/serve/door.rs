@@ -1,18 +1,22 @@
 //! Where connections come in, or are turned away.
 //!
 //! Who is turned away is told why, as far as that costs little: a few at a time get an answer
-//! without being asked what they want; when there are more, the rest are just closed.
+//! without a look at what they want; when there are more, the rest are just closed.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::AsyncRead;
 use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWrite;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::MissedTickBehavior;
 use tokio::time::interval;
 use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::gate::Refused;
@@ -77,17 +81,33 @@ fn turn_away(front: &Rc<Front>, socket: TcpStream, refused: Refused) {
     front.told.set(front.told.get() + 1);
     let told = Rc::clone(front);
     front.tasks.spawn_local(async move {
-        let _too_slow = timeout(TELLING, tell(socket, refused)).await.is_err();
+        let telling = async {
+            match &told.settings().tls {
+                None => tell(socket, refused).await,
+                Some(config) => {
+                    let handshake = TlsAcceptor::from(Arc::clone(config)).accept(socket);
+                    tell(handshake.await?, refused).await
+                }
+            }
+        };
+        let _too_slow = timeout(TELLING, Box::pin(telling)).await.is_err();
         told.told.set(told.told.get().saturating_sub(1));
     });
 }
 
-/// Answers before anything was asked. The request is read, because closing a socket with unread
+/// Answers whatever is asked. Some clients take an answer for a mistake that comes before their
+/// request, so its beginning is waited for; the rest is read, because closing a socket with unread
 /// bytes would reset the connection and lose the answer.
-async fn tell(mut socket: TcpStream, refused: Refused) -> std::io::Result<()> {
+async fn tell<S>(mut socket: S, refused: Refused) -> std::io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut unread = [0; 512];
+    if socket.read(&mut unread).await? == 0 {
+        return Ok(());
+    }
     socket.write_all(answer::unasked(refused).as_bytes()).await?;
     socket.shutdown().await?;
-    let mut unread = [0; 512];
     let mut rest = socket.take(UNREAD_MAX);
     while rest.read(&mut unread).await? > 0 {}
     Ok(())

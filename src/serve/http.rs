@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::HeaderMap;
@@ -23,8 +24,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use hyper_util::rt::TokioTimer;
 use socket2::SockRef;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 use tungstenite::handshake::derive_accept_key;
 
 use crate::gate::Entry;
@@ -54,6 +58,29 @@ const LAST_REQUEST: Duration = Duration::from_secs(1);
 /// Serves one connection until it ends or becomes a WebSocket.
 pub(crate) async fn connection(front: Rc<Front>, socket: TcpStream, entry: Entry) {
     bound_silence(&front, &socket);
+    let settings = front.settings();
+    let Some(config) = &settings.tls else {
+        return Box::pin(serve(front, socket, entry)).await;
+    };
+    let handshake = TlsAcceptor::from(Arc::clone(config)).accept(socket);
+    match Box::pin(timeout(settings.handshake, handshake)).await {
+        Ok(Ok(stream)) => Box::pin(serve(front, stream, entry)).await,
+        Ok(Err(error)) => {
+            settings.gate.count_failed_tls();
+            tracing::debug!(%error, "a TLS handshake failed");
+        }
+        Err(_) => {
+            settings.gate.count_failed_tls();
+            tracing::debug!("a TLS handshake did not end in time");
+        }
+    }
+}
+
+/// The same after the TLS handshake, where there is one.
+async fn serve<S>(front: Rc<Front>, socket: S, entry: Entry)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let line = Rc::new(Line::new(entry));
     let service = service_fn(|request| {
         let (front, line) = (Rc::clone(&front), Rc::clone(&line));

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use rustls::ServerConfig;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -56,6 +57,7 @@ mod drain;
 pub mod inspect;
 pub mod inside;
 pub mod wire;
+mod tls;
 mod visit;
 mod buffer;
 mod stream;
@@ -84,6 +86,8 @@ pub struct Settings {
     pub drain: Duration,
     /// Who is let in; all shards share it.
     pub gate: Arc<Gate>,
+    /// With which certificate TLS is spoken; absent for plain text.
+    pub tls: Option<Arc<ServerConfig>>,
 }
 
 /// When to stop.

@@ -19,6 +19,7 @@ use tokio::task::yield_now;
 use tokio::time::Sleep;
 use tokio::time::sleep;
 use tokio::time::timeout;
+use tokio_rustls::server::TlsStream;
 use tungstenite::Message;
 use tungstenite::error::CapacityError;
 use tungstenite::error::Error;
@@ -45,6 +46,7 @@ use crate::serve::end::End;
 use crate::serve::end::goodbye;
 use crate::serve::framing::Framing;
 use crate::serve::guest::Guest;
+use crate::serve::tls::TlsSocket;
 use crate::serve::wire::Half;
 use crate::serve::wire::Socket;
 use crate::serve::wire::SocketWire;
@@ -68,20 +70,35 @@ const LATE_RETRY: Duration = Duration::from_secs(2);
 /// Takes over a connection that was upgraded.
 pub(crate) async fn begin(front: Rc<Front>, upgrade: OnUpgrade, who: (Option<Claims>, Guest)) {
     let Ok(upgraded) = upgrade.await else { return };
-    let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
-    let Parts { io, read_buf, .. } = parts;
-    let socket = io.into_inner();
-    // Pings tell whether the peer lives, and give it longer.
-    let _unset = SockRef::from(&socket).set_tcp_user_timeout(None);
-    // The client's first requests may have come with its handshake. They are copied, because the
-    // buffer that they lie in is eight KiB and would live as long as the session.
-    let early = read_buf.to_vec();
-    drop(read_buf);
-    // A task of its own once more: this one's future also has room for the handshake.
-    start(&front, socket, early, who);
+    match upgraded.downcast::<TokioIo<TcpStream>>() {
+        Ok(Parts { io, read_buf, .. }) => {
+            let socket = io.into_inner();
+            unbound_silence(&socket);
+            start(&front, socket, early(read_buf), who);
+        }
+        Err(upgraded) => {
+            let Ok(parts) = upgraded.downcast::<TokioIo<TlsStream<TcpStream>>>() else { return };
+            let (socket, connection) = parts.io.into_inner().into_inner();
+            unbound_silence(&socket);
+            start(&front, TlsSocket::new(socket, connection), early(parts.read_buf), who);
+        }
+    }
 }
 
-/// Lets a connection be a session, of which `early` was read already.
+/// Pings tell whether the peer lives, and give it longer.
+fn unbound_silence(socket: &TcpStream) {
+    let _unset = SockRef::from(socket).set_tcp_user_timeout(None);
+}
+
+/// The client's first requests may have come with its handshake. They are copied, because the buffer
+/// that they lie in is eight KiB and would live as long as the session.
+#[expect(clippy::needless_pass_by_value, reason = "it is freed here")]
+fn early(read: Bytes) -> Vec<u8> {
+    read.to_vec()
+}
+
+/// Lets a connection be a session, of which `early` was read already. It has a task of its own: the
+/// caller's future also has room for the handshake.
 pub(crate) fn start(
     front: &Rc<Front>,
     socket: impl Socket,
@@ -166,6 +183,8 @@ impl<S: Socket> Session<S> {
             }
             let drained = self.front.shard.borrow_mut().drain(self.key);
             let Ok(drained) = drained else { break None };
+            let Ok(flushed) = self.wire.socket.flush() else { break None };
+            let drained = drained && flushed;
             let flooded = self.is_flooded();
             self.watch(flooded);
             let (socket, late) = (&self.wire.socket, self.late.as_mut());
@@ -330,7 +349,8 @@ impl<S: Socket> Session<S> {
         let mut shard = self.front.shard.borrow_mut();
         let frame = close_frame(goodbye(Close::Silent));
         shard.send_last(self.key, &Bytes::from(frame));
-        if !matches!(shard.drain(self.key), Ok(true)) {
+        let drained = matches!(shard.drain(self.key), Ok(true));
+        if !drained || !self.wire.socket.is_flushed() {
             self.wire.socket.give_up();
         }
     }
@@ -340,10 +360,11 @@ impl<S: Socket> Session<S> {
         let frame = close_frame(end);
         self.front.shard.borrow_mut().send_last(self.key, &Bytes::from(frame));
         loop {
-            match self.front.shard.borrow_mut().drain(self.key) {
-                Ok(true) => break,
-                Ok(false) => {}
-                Err(_) => return,
+            let drained = self.front.shard.borrow_mut().drain(self.key);
+            match (drained, self.wire.socket.flush()) {
+                (Ok(true), Ok(true)) => break,
+                (Ok(_), Ok(_)) => {}
+                _ => return,
             }
             if self.wire.socket.writable().await.is_err() {
                 return;

@@ -43,6 +43,21 @@ pub trait Socket: Debug + 'static {
     /// Waits until something may be taken.
     async fn writable(&self) -> io::Result<()>;
 
+    /// Writes what the connection itself still holds of what it took; `false` where the system takes
+    /// no more now.
+    ///
+    /// # Errors
+    ///
+    /// The connection's, where it is of no more use.
+    fn flush(&self) -> io::Result<bool> {
+        Ok(true)
+    }
+
+    /// Whether it holds nothing.
+    fn is_flushed(&self) -> bool {
+        true
+    }
+
     /// Says that nothing more will be written.
     ///
     /// # Errors
@@ -95,6 +110,14 @@ impl<S: Socket> Wire for SocketWire<S> {
     fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self.socket.try_write(slices) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            Ok(written) => {
+                // What was taken as a whole waits for nobody but the socket. Where something is
+                // left the outbox wakes, and a session that drains it must not wake itself for ever.
+                if !self.socket.is_flushed() && written == offered(slices) {
+                    self.woken.notify_one();
+                }
+                Ok(written)
+            }
             result => result,
         }
     }
@@ -102,6 +125,10 @@ impl<S: Socket> Wire for SocketWire<S> {
     fn wake(&self) {
         self.woken.notify_one();
     }
+}
+
+fn offered(slices: &[IoSlice<'_>]) -> usize {
+    slices.iter().map(|slice| slice.len()).sum()
 }
 
 /// What the WebSocket state machine takes for its stream. It writes whole frames only, so its

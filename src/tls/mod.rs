@@ -1,5 +1,6 @@
-//! TLS towards Postgres, by rustls: how far a server is believed, and the client side of both kinds
-//! of connection (the walsender's own, and tokio-postgres's).
+//! TLS by rustls. Towards Postgres, here: how far a server is believed, and the client side of both
+//! kinds of connection (the walsender's own, and tokio-postgres's). Towards clients, in `server`: the
+//! certificate that is shown.
 //!
 //! The modes are libpq's (PostgreSQL documentation, "SSL Support", table "SSL Mode
 //! Descriptions"). A CA file that is named makes `require` verify the chain, as libpq does.
@@ -32,6 +33,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 mod believe;
+pub mod server;
+mod validity;
 
 /// `sslmode`: whether a connection is encrypted, and whom it believes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -118,7 +118,11 @@ impl Company {
         self.serve_with(address, &[]).await
     }
 
-    async fn serve_with(&self, address: &str, environment: &[(&str, &str)]) -> (Running, String) {
+    pub(crate) async fn serve_with(
+        &self,
+        address: &str,
+        environment: &[(&str, &str)],
+    ) -> (Running, String) {
         let set = format!("listen.address={address}");
         let arguments = ["serve", "--config", &self.config(), "--set", &set];
         let mut daemon = Running::start(&arguments, environment);

@@ -186,6 +186,7 @@ impl World {
             silence: Duration::from_secs(SILENCE_SECONDS.into()),
             origins: Vec::new(),
             drain: Duration::from_secs(1),
+            tls: None,
             gate: Arc::new(Gate::new(Limits::default(), Arc::clone(&self.metrics))),
         };
         let front = Front::new(Rc::clone(&shard), Arc::clone(&self.verifier), settings);

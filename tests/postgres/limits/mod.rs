@@ -4,6 +4,7 @@ mod connections;
 mod proxies;
 mod rates;
 mod slow;
+mod tls;
 
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
