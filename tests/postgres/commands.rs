@@ -47,7 +47,7 @@ impl Running {
     }
 
     /// The next line on stdout.
-    async fn line(&mut self) -> String {
+    pub(crate) async fn line(&mut self) -> String {
         timeout(DEADLINE, self.stdout.next_line()).await.unwrap().unwrap().unwrap()
     }
 

@@ -24,6 +24,7 @@ mod hostile;
 mod http;
 mod images;
 mod inside;
+mod install;
 mod ingest;
 mod inherit;
 mod large;
