@@ -11,7 +11,7 @@ use toml::Table;
 /// Names of folders that .ci/deb fills.
 const MADE: [&str; 2] = ["target/release/", "target/package/"];
 /// Folders of which every file has to be in the package.
-const WHOLE: [&str; 3] = ["systemd", "sql", "docs"];
+const WHOLE: [&str; 5] = ["systemd", "sql", "docs", "dashboards", "alerts"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -17,6 +17,7 @@ use tokio::time::MissedTickBehavior;
 use tokio::time::interval;
 
 use crate::daemon::systemd;
+use crate::logging::notice;
 use crate::metrics::Metrics;
 
 /// How often the status is told, and the watchdog where its time is not shorter.
@@ -56,7 +57,7 @@ impl Watched {
             metrics.health.stalled().into_iter().map(|(stage, _)| stage).collect();
         if stalled != self.stalled {
             for stage in stalled.iter().filter(|stage| !self.stalled.contains(stage)) {
-                tracing::error!(stage = &**stage, "a stage is stalled");
+                tracing::error!(code = notice::STALLED, stage = &**stage, "a stage is stalled");
             }
             for stage in self.stalled.iter().filter(|stage| !stalled.contains(stage)) {
                 tracing::warn!(stage = &**stage, "a stage that was stalled goes on");
