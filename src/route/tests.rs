@@ -1,7 +1,5 @@
 //! A shard without sockets and without Postgres: what each session is sent, step by step.
 
-mod handover;
-
 use std::cell::Cell;
 use std::cell::RefCell;
 use std::io;
@@ -54,6 +52,7 @@ use crate::route::subscription::Request;
 use crate::route::subscription::Subscribe;
 
 mod crowd;
+mod handover;
 mod inspect;
 mod throttle;
 
