@@ -119,6 +119,41 @@ fn every_metric_that_a_guide_names_is_there() {
     assert!(named > 5, "{named}");
 }
 
+#[test]
+fn every_statement_of_the_console_that_a_guide_names_is_there() {
+    let console = read("docs/console.md");
+    let mut named = 0;
+    for guide in GUIDES {
+        let text = read(guide);
+        for code in quoted(&text) {
+            let words: Vec<&str> = code.split_whitespace().take(2).collect();
+            // What follows `SHOW` in small letters is a setting of Postgres.
+            let of_console = match words.as_slice() {
+                ["SHOW", what] => what.chars().all(|it| it.is_ascii_uppercase()),
+                ["KILL" | "EXPLAIN", ..] | ["PAUSE" | "RESUME" | "RELOAD" | "DRAIN"] => true,
+                _ => false,
+            };
+            // EXPLAIN alone is Postgres's.
+            if of_console && code != "EXPLAIN" {
+                let heading = format!("### `{}", words.join(" "));
+                assert!(console.contains(&heading), "{guide} names {code}");
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 15, "{named}");
+}
+
+#[test]
+fn the_readme_leads_to_every_document() {
+    let readme = read("README.md");
+    for document in documents() {
+        let name = document.file_name().unwrap().to_string_lossy().into_owned();
+        let is_linked = name == "README.md" || readme.contains(&format!("](docs/{name}"));
+        assert!(is_linked, "README.md does not lead to {name}");
+    }
+}
+
 /// Runs each command with `--help` behind it: what is unknown before that is an error.
 #[test]
 fn every_command_of_a_document_is_understood() {
