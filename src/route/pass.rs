@@ -120,10 +120,8 @@ impl Shard {
         self.follow_catalog();
         self.pass.start = self.place();
         while !self.pass.is_full(&self.settings.steps) {
-            if self.routing.is_none() && !self.next_transaction() {
-                break;
-            }
-            if !self.match_transaction() {
+            let has_more = self.routing.is_some() || self.next_transaction();
+            if !has_more || !self.match_transaction() {
                 break;
             }
         }
