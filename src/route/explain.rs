@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The outcome is what [`plan_for`](crate::route::plan::plan_for) and
-//! [`decide`](crate::route::decide::decide) say, which are what a live session asks, so it can't
+//! [`decide`] say, which are what a live session asks, so it can't
 //! disagree with what is delivered. The clauses are bound by the same functions, each alone.
 //!
 //! # Invariants
