@@ -49,6 +49,8 @@ pub struct Metrics {
     pub catalog: CatalogMeter,
     /// Tokens.
     pub auth: AuthMeter,
+    /// Reloads of the configuration.
+    pub reloads: ReloadMeter,
     records: bool,
     shards: Mutex<Vec<Arc<ShardMeter>>>,
     fell_behind: Counter,
@@ -67,8 +69,14 @@ pub struct Metrics {
 pub struct SlotGauges {
     /// Log that it keeps.
     pub retained_bytes: Gauge,
-    /// How much of it may be kept before the slot is given up; 0: there is no such bound.
+    /// How much Postgres keeps before it gives the slot up; 0: there is no such bound.
+    pub keep_bytes: Gauge,
+    /// How much may be kept before something is done about it.
     pub budget_bytes: Gauge,
+    /// How often nothing was held back any more, because too much was kept.
+    pub sheds: Gauge,
+    /// How often the log was let go.
+    pub let_goes: Gauge,
 }
 
 /// Rows asked of Postgres.
@@ -99,6 +107,15 @@ pub struct CatalogMeter {
     pub failures: Counter,
 }
 
+/// Reloads of the configuration.
+#[derive(Debug, Default)]
+pub struct ReloadMeter {
+    /// Those that were carried out.
+    pub done: Counter,
+    /// Those that were refused.
+    pub refused: Counter,
+}
+
 /// Tokens.
 #[derive(Debug, Default)]
 pub struct AuthMeter {
@@ -125,6 +142,7 @@ impl Metrics {
             snapshots: SnapshotMeter::default(),
             catalog: CatalogMeter::default(),
             auth: AuthMeter::default(),
+            reloads: ReloadMeter::default(),
             records,
             shards: Mutex::default(),
             fell_behind: Counter::default(),

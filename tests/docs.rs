@@ -264,7 +264,7 @@ fn every_condition_of_readyz_is_explained() {
     for file in files("rs").iter().filter(|file| file.starts_with(root().join("src"))) {
         let text = fs::read_to_string(file).unwrap();
         let text = text.split("#[cfg(test)]").next().unwrap();
-        for call in ["health.unready(\"", "health.warn(\""] {
+        for call in ["health.unready(\"", "health.warn(\"", "RELOAD_FAILED: &str = \""] {
             code.extend(after_each(text, call));
         }
     }

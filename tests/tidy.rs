@@ -10,8 +10,8 @@ use std::path::PathBuf;
 const LAYERS: &[(&str, &[&str])] = &[
     ("logging", &[]),
     ("metrics", &[]),
-    ("admin", &["metrics"]),
     ("inherit", &[]),
+    ("admin", &["metrics", "inherit"]),
     ("control", &[]),
     ("gate", &["metrics"]),
     ("tls", &[]),

@@ -16,12 +16,13 @@
 //! - Where the process is out of descriptors, the operator can still ask ([`spare`]).
 
 pub mod ready;
+mod listener;
 mod spare;
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::net::TcpListener as StdListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,14 +42,17 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use hyper_util::rt::TokioTimer;
-use tokio::net::TcpListener;
-use tokio::net::TcpStream;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncWrite;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admin::listener::Connection;
+use crate::admin::listener::Listening;
 use crate::admin::spare::Spare;
+use crate::inherit::Listener;
 use crate::metrics::Metrics;
 use crate::metrics::exposition::CONTENT_TYPE as METRICS_TYPE;
 use crate::metrics::exposition::Exposition;
@@ -63,8 +67,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What the side is started with.
 #[derive(Debug)]
 pub struct Stage {
-    /// Where it listens.
-    pub listener: StdListener,
+    /// Where it listens: an address of its own, or what systemd holds.
+    pub listeners: Vec<Listener>,
     /// What it tells.
     pub metrics: Arc<Metrics>,
     /// Ends it.
@@ -76,8 +80,8 @@ pub struct Stage {
 /// # Errors
 ///
 /// The system's: the address is in use, or not ours.
-pub fn bind(address: SocketAddr) -> io::Result<StdListener> {
-    let listener = StdListener::bind(address)?;
+pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
@@ -86,50 +90,71 @@ pub fn bind(address: SocketAddr) -> io::Result<StdListener> {
 ///
 /// # Errors
 ///
-/// Where the socket can't be waited for.
+/// Where a socket can't be waited for.
 pub async fn run(stage: Stage) -> io::Result<()> {
-    let Stage { listener, metrics, stop } = stage;
-    let listener = TcpListener::from_std(listener)?;
+    let Stage { listeners, metrics, stop } = stage;
     let exposition = Exposition::new(Arc::clone(&metrics));
-    let office = Rc::new(Office { metrics, exposition });
-    let (tasks, places) = (TaskTracker::new(), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
-    let mut spare = Spare::new();
+    let office = Rc::new(Office {
+        metrics,
+        exposition,
+        tasks: TaskTracker::new(),
+        places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+        spare: RefCell::new(Spare::new()),
+    });
+    for listener in listeners {
+        let listening = Listening::new(listener)?;
+        office.tasks.spawn_local(accept(Rc::clone(&office), listening, stop.clone()));
+    }
+    stop.cancelled().await;
+    Ok(())
+}
+
+/// What all connections share.
+#[derive(Debug)]
+struct Office {
+    metrics: Arc<Metrics>,
+    exposition: Exposition,
+    tasks: TaskTracker,
+    places: Arc<Semaphore>,
+    spare: RefCell<Spare>,
+}
+
+async fn accept(office: Rc<Office>, listening: Listening, stop: CancellationToken) {
     loop {
         let accepting = async {
             // The semaphore is never closed.
-            let place = Arc::clone(&places).acquire_owned().await;
-            (place, listener.accept().await)
+            let place = Arc::clone(&office.places).acquire_owned().await;
+            (place, listening.accept().await)
         };
         let (place, accepted) = tokio::select! {
             biased;
-            () = stop.cancelled() => return Ok(()),
+            () = stop.cancelled() => return,
             accepted = accepting => accepted,
         };
         match accepted {
-            Ok((socket, _)) => {
-                spare.refill();
-                let office = Rc::clone(&office);
-                tasks.spawn_local(async move {
-                    connection(office, socket).await;
+            Ok(socket) => {
+                office.spare.borrow_mut().refill();
+                let here = Rc::clone(&office);
+                office.tasks.spawn_local(async move {
+                    match socket {
+                        Connection::Tcp(socket) => connection(here, socket).await,
+                        Connection::Unix(socket) => connection(here, socket).await,
+                    }
                     drop(place);
                 });
             }
-            Err(error) if spare.release(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, "an operator's connection could not be accepted");
-                sleep(ACCEPT_PAUSE).await;
+                let mended = office.spare.borrow_mut().release(&error);
+                if !mended {
+                    tracing::warn!(%error, "an operator's connection could not be accepted");
+                    sleep(ACCEPT_PAUSE).await;
+                }
             }
         }
     }
 }
 
-#[derive(Debug)]
-struct Office {
-    metrics: Arc<Metrics>,
-    exposition: Exposition,
-}
-
-async fn connection(office: Rc<Office>, socket: TcpStream) {
+async fn connection(office: Rc<Office>, socket: impl AsyncRead + AsyncWrite + Unpin + 'static) {
     let service = service_fn(|request| {
         let office = Rc::clone(&office);
         async move { Ok::<_, Infallible>(office.respond(&request)) }

@@ -52,11 +52,13 @@ impl Desk {
             Ok(_) => {
                 state.reloads += 1;
                 state.reload_failed = None;
+                self.metrics.reloads.done.one();
                 self.metrics.health.clear(RELOAD_FAILED);
             }
             Err(error) => {
                 state.reloads_refused += 1;
                 state.reload_failed = Some(error.to_string().into());
+                self.metrics.reloads.refused.one();
                 self.metrics.health.warn(RELOAD_FAILED, error.to_string());
             }
         });

@@ -11,6 +11,7 @@ use crate::config;
 use crate::daemon::Daemon;
 use crate::daemon::DaemonError;
 use crate::daemon::begin;
+use crate::inherit;
 
 /// What the thread is started with.
 struct Stage {
@@ -24,16 +25,11 @@ impl Daemon {
     /// Starts the operator's thread.
     pub(super) fn serve_operators(&mut self, settings: config::Admin) -> Result<(), DaemonError> {
         let stop = self.stop_operators.clone();
-        let http = match settings.address {
-            None => None,
-            Some(address) => {
-                let listen = |source| DaemonError::Listen { address, source };
-                let listener = admin::bind(address).map_err(listen)?;
-                self.admin = Some(listener.local_addr().map_err(listen)?);
-                let (metrics, stop) = (Arc::clone(&self.metrics), stop.clone());
-                Some(admin::Stage { listener, metrics, stop })
-            }
-        };
+        let listeners = self.operators_sockets(settings)?;
+        let http = (!listeners.is_empty()).then(|| {
+            let (metrics, stop) = (Arc::clone(&self.metrics), stop.clone());
+            admin::Stage { listeners, metrics, stop }
+        });
         let stage = Stage { http, stop };
         let name = "operators".to_owned();
         let ended = begin::thread(name.clone(), move || run(stage))?;
@@ -41,6 +37,24 @@ impl Daemon {
         self.operators
             .spawn(async move { ended.await.unwrap_or(Err(DaemonError::Ended { stage: name })) });
         Ok(())
+    }
+
+    /// What systemd holds for them, else the address of the settings, else none.
+    fn operators_sockets(
+        &mut self,
+        settings: config::Admin,
+    ) -> Result<Vec<inherit::Listener>, DaemonError> {
+        let inherited = inherit::sockets(inherit::ADMIN);
+        if let Some(inherit::Listener::Tcp(first)) = inherited.first() {
+            self.admin = first.local_addr().ok();
+        }
+        let Some(address) = settings.address.filter(|_| inherited.is_empty()) else {
+            return Ok(inherited);
+        };
+        let listen = |source| DaemonError::Listen { address, source };
+        let listener = admin::bind(address).map_err(listen)?;
+        self.admin = Some(listener.local_addr().map_err(listen)?);
+        Ok(vec![inherit::Listener::Tcp(listener)])
     }
 }
 

@@ -100,9 +100,8 @@ impl Watcher {
         if slot.as_ref().is_some_and(|slot| slot.wal_status.as_deref() == Some("unreserved")) {
             level = level.max(Level::Shed);
         }
-        let gauges = &self.metrics.slot;
-        gauges.retained_bytes.set(retained);
-        gauges.budget_bytes.set(slot.as_ref().and_then(|slot| slot.keep_bytes).unwrap_or(0));
+        let keep_bytes = slot.as_ref().and_then(|slot| slot.keep_bytes);
+        self.metrics.slot.keep_bytes.set(keep_bytes.unwrap_or(0));
         let now = SystemTime::now();
         self.report.send_modify(|report| {
             (report.at, report.failed, report.bounds) = (now, None, bounds);
@@ -112,6 +111,7 @@ impl Watcher {
                 report.sheds += u64::from(level >= Level::Shed && before < Level::Shed);
             }
         });
+        self.tell(level);
         self.orders.shed(level >= Level::Shed);
         if level != before {
             self.say(level, before);
@@ -120,6 +120,23 @@ impl Watcher {
             self.useless_said = false;
         } else {
             self.over_budget();
+        }
+    }
+
+    /// Tells whoever asks how it is.
+    fn tell(&self, level: Level) {
+        let report = self.report.borrow();
+        let (slot, retained) = (&self.metrics.slot, report.retained_bytes());
+        slot.retained_bytes.set(retained);
+        slot.budget_bytes.set(report.bounds.budget_bytes);
+        slot.sheds.set(report.sheds);
+        slot.let_goes.set(report.let_goes);
+        if level == Level::Good {
+            self.metrics.health.clear("wal_budget");
+        } else {
+            let budget = report.bounds.budget_bytes;
+            let message = format!("the slot keeps {retained} bytes of log, of {budget}");
+            self.metrics.health.warn("wal_budget", message);
         }
     }
 

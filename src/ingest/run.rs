@@ -207,7 +207,7 @@ impl Ingest {
             );
         }
         self.meter().window_bytes.set(bytes);
-        self.metrics.slot.budget_bytes.set(budget_bytes.unwrap_or(0));
+        self.metrics.slot.keep_bytes.set(budget_bytes.unwrap_or(0));
         self.window = Window { bytes, ..wanted };
         self.set_window();
     }

@@ -19,6 +19,18 @@ pub(super) const FAMILIES: &[Family] = &[
         "Tokens that were not, by the reason.",
         |it, out| out.by(it.auth.rejected.get()),
     ),
+    counter(
+        ("walcast_config_reloads", ""),
+        &[],
+        "Reloads of the configuration that were carried out.",
+        |it, out| out.whole(it.reloads.done.get()),
+    ),
+    counter(
+        ("walcast_config_reloads_refused", ""),
+        &[],
+        "Reloads that were refused; the configuration before them holds.",
+        |it, out| out.whole(it.reloads.refused.get()),
+    ),
     gauge(
         ("walcast_ready", ""),
         &[],

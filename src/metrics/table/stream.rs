@@ -103,10 +103,28 @@ pub(super) const FAMILIES: &[Family] = &[
         |it, out| out.whole(it.slot.retained_bytes.get()),
     ),
     gauge(
+        ("walcast_slot_keep_bytes", "bytes"),
+        &[],
+        "How much it keeps before it gives the slot up (max_slot_wal_keep_size); 0 where it keeps all.",
+        |it, out| out.whole(it.slot.keep_bytes.get()),
+    ),
+    gauge(
         ("walcast_slot_budget_bytes", "bytes"),
         &[],
-        "How much it may keep before it gives the slot up (max_slot_wal_keep_size); 0 where it keeps all.",
+        "How much it may keep before something is done about it: wal.budget_bytes, or its default.",
         |it, out| out.whole(it.slot.budget_bytes.get()),
+    ),
+    counter(
+        ("walcast_slot_sheds", ""),
+        &[],
+        "Times that nothing was held back for clients any more, because the slot kept too much.",
+        |it, out| out.whole(it.slot.sheds.get()),
+    ),
+    counter(
+        ("walcast_slot_let_goes", ""),
+        &[],
+        "Times that the log was let go, so that every client had to start again.",
+        |it, out| out.whole(it.slot.let_goes.get()),
     ),
     counter(("walcast_catalog_polls", ""), &[], "Looks at the catalogue.", |it, out| {
         out.whole(it.catalog.polls.get());
