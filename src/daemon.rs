@@ -201,7 +201,8 @@ impl Daemon {
         let (revisions, receiver) = watch::channel(Arc::clone(&revision));
         let mut daemon = Daemon::new(config, Arc::clone(&metrics), control, inspector, receiver);
         daemon.wal = kept;
-        daemon.serve_operators(config.admin)?;
+        let console = daemon.console(config, &catalog)?;
+        daemon.serve_operators(config.admin, console)?;
         let (mut feeds, mut routed) = (Vec::new(), Vec::new());
         let mut place = Place::take(daemon.address)?;
         for (number, mailbox) in mailboxes.into_iter().enumerate() {
@@ -234,7 +235,6 @@ impl Daemon {
         }
         let stage = daemon.stage(ingest_settings, Arc::clone(&catalog), feeds, routed);
         daemon.stages.spawn(begin::read_then_stream(stage));
-        daemon.serve_console(config, &catalog)?;
         daemon.tasks.spawn(wal::Watcher::new(config, Arc::clone(&catalog), &daemon, wal).run());
         let (shards, live) = (daemon.inspector.clone(), daemon.live.clone());
         let looked = Arc::clone(&catalog);

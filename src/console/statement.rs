@@ -96,6 +96,8 @@ pub const STATEMENTS: &[Spec] = &[
             ),
             text("why", "why, where there is something to say; of `busy` the server's process"),
             number("state_seconds", "since when it is so"),
+            flag("ready", "whether clients may come, as `/readyz` says"),
+            text("conditions", "what is wrong, or should be looked at, a line each"),
             flag("paused", "whether an operator let the stream rest (`PAUSE`)"),
             text("stopping", "`drain` or `now`, where the daemon was told to stop"),
             number("up_seconds", "since the start"),
@@ -281,17 +283,22 @@ pub const STATEMENTS: &[Spec] = &[
     ),
     show(
         "SHOW ERRORS",
-        "Subscriptions that were refused or ended, and resyncs, by their codes.",
+        "What was refused, by the codes that clients got.",
         &[
-            text("kind", "`refused` or `resynced`"),
+            text("kind", "`refused` (subscriptions), `resynced` or `token`"),
             text("code", "the code that clients get"),
             number("count", "how often, since the start"),
         ],
     ),
     show(
         "SHOW STATS",
-        "Every counter. `SHOW METRICS` is the same.",
-        &[text("name", "the counter"), number("value", "what it says")],
+        "Every metric, as in [metrics](metrics.md). `SHOW METRICS` is the same.",
+        &[
+            text("name", "the metric; of a histogram its `_count` and `_sum`"),
+            text("labels", "what tells its values apart"),
+            number("value", "what it says"),
+            text("unit", "`bytes`, `microseconds`, or nothing"),
+        ],
     ),
     show(
         "SHOW MEM",

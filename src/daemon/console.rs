@@ -1,9 +1,8 @@
-//! The console's part of the daemon: what it may look at, and its thread.
+//! The console's part of the daemon: what it may look at, and whom it gives orders.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::Catalog;
@@ -26,8 +25,8 @@ use crate::serve::inspect::Inspector;
 /// needed until a vanished one is noticed.
 const HEARTBEATS: u32 = 5;
 
-/// What the console's thread is started with.
-struct Stage {
+/// What the console is started with.
+pub(super) struct Stage {
     console: Console,
     listeners: Listeners,
     stop: CancellationToken,
@@ -46,15 +45,15 @@ impl Daemon {
         self.console
     }
 
-    /// Opens the console, where the settings or systemd have a place for it.
-    pub(super) fn serve_console(
+    /// The console, where the settings or systemd have a place for it.
+    pub(super) fn console(
         &mut self,
         config: &Config,
         catalog: &Arc<Catalog>,
-    ) -> Result<(), DaemonError> {
+    ) -> Result<Option<Stage>, DaemonError> {
         let listeners = Listeners::bind(&config.console).map_err(DaemonError::Console)?;
         if listeners.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         self.console = listeners.address();
         let view = View {
@@ -72,13 +71,10 @@ impl Daemon {
             heartbeat: config.limits.ping / HEARTBEATS,
         };
         let console = Console::new(config.console.clone(), view).map_err(DaemonError::Console)?;
-        // It is of use until the last session is gone.
-        let stage = Stage { console, listeners, stop: self.stop_ingest.clone() };
-        self.spawn("console".to_owned(), move || run(stage))
+        let stop = self.stop_operators.clone();
+        Ok(Some(Stage { console, listeners, stop }))
     }
-}
 
-impl Daemon {
     /// Who judges by what the last reload made of policies and keys.
     fn judging(&self) -> Judging {
         let revisions = self.revisions.clone();
@@ -90,11 +86,10 @@ impl Daemon {
     }
 }
 
-fn run(stage: Stage) -> Result<(), DaemonError> {
-    let runtime =
-        Builder::new_current_thread().enable_all().build().map_err(DaemonError::Thread)?;
-    let serving = listener::run(Arc::new(stage.console), stage.listeners, stage.stop);
-    runtime.block_on(serving).map_err(DaemonError::Console)
+/// Serves the console until it is stopped.
+pub(super) async fn run(stage: Stage) -> Result<(), DaemonError> {
+    let console = Arc::new(stage.console);
+    listener::run(console, stage.listeners, stage.stop).await.map_err(DaemonError::Console)
 }
 
 /// Looks for what is wrong with the database, through the catalogue's own connection.

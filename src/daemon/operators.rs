@@ -11,26 +11,33 @@ use crate::config;
 use crate::daemon::Daemon;
 use crate::daemon::DaemonError;
 use crate::daemon::begin;
+use crate::daemon::console;
 use crate::inherit;
 
 /// What the thread is started with.
 struct Stage {
     /// Metrics and health over HTTP; absent where the settings have no address for it.
     http: Option<admin::Stage>,
+    /// The console; absent where the settings have no place for it.
+    console: Option<console::Stage>,
     /// Ends it.
     stop: CancellationToken,
 }
 
 impl Daemon {
     /// Starts the operator's thread.
-    pub(super) fn serve_operators(&mut self, settings: config::Admin) -> Result<(), DaemonError> {
+    pub(super) fn serve_operators(
+        &mut self,
+        settings: config::Admin,
+        console: Option<console::Stage>,
+    ) -> Result<(), DaemonError> {
         let stop = self.stop_operators.clone();
         let listeners = self.operators_sockets(settings)?;
         let http = (!listeners.is_empty()).then(|| {
             let (metrics, stop) = (Arc::clone(&self.metrics), stop.clone());
             admin::Stage { listeners, metrics, stop }
         });
-        let stage = Stage { http, stop };
+        let stage = Stage { http, console, stop };
         let name = "operators".to_owned();
         let ended = begin::thread(name.clone(), move || run(stage))?;
         // A thread that panics drops its sender.
@@ -75,6 +82,11 @@ async fn drive(stage: Stage) -> Result<(), DaemonError> {
             }
         }
     };
-    // What else is for operators runs beside it, here.
-    http.await
+    let console = async {
+        match stage.console {
+            Some(console) => console::run(console).await,
+            None => Ok(()),
+        }
+    };
+    tokio::try_join!(http, console).map(drop)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::time::Duration;
 
 use crate::change::lsn::Lsn;
 use crate::console::Console;
@@ -13,6 +14,9 @@ use crate::console::statement::STATEMENTS;
 use crate::console::statement::Spec;
 use crate::control::Setting;
 use crate::control::Stop;
+use crate::metrics;
+use crate::metrics::family::Samples;
+use crate::metrics::family::Value as Counted;
 
 pub(super) fn help() -> Table {
     let row = |spec: &Spec| {
@@ -34,19 +38,22 @@ pub(super) fn state(console: &Console) -> Table {
         Stop::Drain => "drain",
         Stop::Now => "now",
     });
-    let (received, routed) = (
-        Lsn::new(view.metrics.ingest.received_lsn.get()),
-        Lsn::new(view.metrics.ingest.routed_lsn.get()),
-    );
+    let meter = &view.metrics.ingest;
+    let received = Lsn::new(meter.received_lsn.get());
+    let conditions = view.metrics.health.conditions();
+    let said = conditions.iter().map(|it| format!("{}: {}", it.code, it.message));
+    let said = said.collect::<Vec<_>>().join("\n");
     Table::one(vec![
         standing.state.name().into(),
         standing.state.why().into(),
         since.as_secs().into(),
+        (!conditions.iter().any(|it| it.is_unready)).into(),
+        Some(said).filter(|said| !said.is_empty()).into(),
         orders.paused.into(),
         stopping.into(),
         console.began.elapsed().as_secs().into(),
         view.metrics.sessions().into(),
-        received.bytes_since(routed).into(),
+        received.bytes_since(Lsn::new(meter.routed_lsn.get())).into(),
         standing.renewals.into(),
         standing.renewed.map(|renewal| renewal.why.to_string()).into(),
         orders.reloads.into(),
@@ -85,8 +92,9 @@ pub(super) async fn limits(view: &View) -> Result<Table, Refused> {
             "ring.seconds_max" => oldest.into(),
             // What was routed and not confirmed.
             "window.bytes" => {
-                let confirmed = Lsn::new(view.metrics.ingest.confirmed_lsn.get());
-                Lsn::new(view.metrics.ingest.routed_lsn.get()).bytes_since(confirmed).into()
+                let meter = &view.metrics.ingest;
+                let confirmed = Lsn::new(meter.confirmed_lsn.get());
+                Lsn::new(meter.routed_lsn.get()).bytes_since(confirmed).into()
             }
             _ => Value::Null,
         };
@@ -100,21 +108,41 @@ pub(super) fn errors(view: &View) -> Table {
         let (kind, code) = name.split_once('.')?;
         Some(vec![kind.into(), code.into(), count.into()])
     });
-    Table::of(counted.collect())
+    let tokens = view.metrics.auth.rejected.get().into_iter();
+    let tokens = tokens.map(|(code, count)| vec!["token".into(), code.into(), count.into()]);
+    Table::of(counted.chain(tokens).collect())
 }
 
 pub(super) fn stats(view: &View) -> Table {
-    let meter = &view.metrics.ingest;
-    let ingested = [
-        ("ingest.transactions", meter.transactions.get()),
-        ("ingest.changes", meter.changes.get()),
-        ("ingest.repeated", meter.repeated.get()),
-        ("ingest.connections", meter.connections.get()),
-        ("ingest.in_flight_bytes", meter.in_flight_bytes.get()),
-    ];
-    let ingested = ingested.into_iter().map(|(name, value)| (name.to_owned(), value));
-    let all = view.metrics.read().into_iter().chain(ingested);
-    Table::of(all.map(|(name, value)| vec![name.into(), value.into()]).collect())
+    let mut rows = Vec::new();
+    for family in metrics::table::all() {
+        let mut samples = Samples::default();
+        (family.read)(&view.metrics, &mut samples);
+        for sample in samples.all() {
+            let labels = family.labels.iter().zip(&sample.labels);
+            let labels = labels.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>();
+            let labels = Value::from(Some(labels.join(", ")).filter(|it| !it.is_empty()));
+            let name = family.served_name();
+            let mut row = |name: String, value: Value, unit: &'static str| {
+                rows.push(vec![name.into(), labels.clone(), value, unit.into()]);
+            };
+            match sample.value {
+                Counted::Whole(number) => row(name, number.into(), family.unit),
+                Counted::Time(time) => row(name, microseconds(time), MICROSECONDS),
+                Counted::Buckets(reading) => {
+                    row(format!("{name}_count"), reading.count().into(), "");
+                    row(format!("{name}_sum"), reading.sum_us.into(), MICROSECONDS);
+                }
+            }
+        }
+    }
+    Table::of(rows)
+}
+
+const MICROSECONDS: &str = "microseconds";
+
+fn microseconds(time: Duration) -> Value {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX).into()
 }
 
 pub(super) async fn mem(view: &View) -> Result<Table, Refused> {

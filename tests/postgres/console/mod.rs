@@ -1,8 +1,10 @@
 //! The console, as an operator meets it: psql and drivers against a daemon.
 
+mod drivers;
 mod follow;
 mod login;
 mod statements;
+mod terminal;
 
 use std::path::PathBuf;
 use std::process::Output;
