@@ -388,8 +388,7 @@ impl Shard {
         }
     }
 
-    /// Judges every subscription again where the catalogue, or the configuration, changed since the
-    /// last pass.
+    /// Judges every subscription again where the catalogue or the configuration changed.
     fn follow_catalog(&mut self) {
         let catalog = self.shared.catalog.current();
         if catalog.generation == self.catalog_generation && !self.judge_again {
@@ -397,8 +396,7 @@ impl Shard {
         }
         self.catalog_generation = catalog.generation;
         self.judge_again = false;
-        // Who asks for a new column must not wait until somebody writes to the table. Changes that
-        // still come in the shape of before take the table back to it.
+        // Who asks for a new column must not wait for a change; one of the old shape takes it back.
         self.groups.follow(&catalog);
         for key in self.keys() {
             self.replan_session(key, None);

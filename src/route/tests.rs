@@ -185,8 +185,7 @@ impl World {
         let snapshot = Snapshot::of(1, &[Arc::clone(&relation)], ROLE);
         let catalog = Arc::new(Catalog::read_once(snapshot));
         let table = TableName::parse("orders");
-        let settings = crate::ask::Settings { rows_max: 100, ..Default::default() };
-        let (asker, asked) = Asker::new(settings, 100);
+        let (asker, asked) = Asker::new(crate::ask::Settings::default(), 100);
         let shared = Shared {
             catalog: Arc::clone(&catalog),
             policies: Arc::new(Policies::new([(table, Policy::Open)])),
