@@ -29,6 +29,7 @@ use crate::control::Stop;
 use crate::daemon::control::Desk;
 use crate::daemon::control::told_to_stop;
 use crate::daemon::edge::Edge;
+use crate::daemon::files::Watch;
 use crate::daemon::listen::Place;
 use crate::daemon::reload::Reloader;
 use crate::daemon::reload::Revision;
@@ -58,6 +59,7 @@ pub mod reload;
 mod begin;
 mod listen;
 mod wal;
+mod files;
 mod notify;
 mod operators;
 mod stopping;
@@ -243,6 +245,7 @@ impl Daemon {
         let desk = Desk { orders, reloader, stream, metrics: Arc::clone(&metrics) };
         daemon.tasks.spawn(poll::catalog(catalog, Arc::clone(&metrics)));
         daemon.tasks.spawn(pool.run());
+        daemon.watch_files(config);
         daemon.tasks.spawn(notify::run(metrics));
         daemon.tasks.spawn(desk.run());
         Ok(daemon)
@@ -351,6 +354,15 @@ impl Daemon {
     /// Returns when a stage ends although nobody asked it to, and says why.
     pub async fn ended(&mut self) -> DaemonError {
         ended(&mut self.stages, &mut self.operators).await
+    }
+
+    /// Begins to reload when a file of the configuration changes, where that is wanted.
+    fn watch_files(&mut self, config: &Config) {
+        if config.watch
+            && let Some(watch) = Watch::start(&config.layers, self.control())
+        {
+            self.tasks.spawn(watch.run());
+        }
     }
 
     /// Starts a stage's thread and watches its end.

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use walcast::cli::config::default_file;
 use walcast::config::keys::{KEYS, Kind};
 use walcast::config::{Access, Config, Layers};
 use walcast::rule::parse_where;
@@ -105,4 +106,28 @@ fn documented() -> String {
     }
     text.push('\n');
     text
+}
+
+#[test]
+fn the_default_file_has_every_key_and_says_the_defaults() {
+    let text = default_file();
+    assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+    let empty: toml::Table = toml::from_str(&text).unwrap();
+    assert!(empty.values().all(|section| section.as_table().is_some_and(toml::Table::is_empty)));
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("default.toml");
+    // Where there is no default there is an empty place.
+    let given = |line: &str| !line.ends_with("= \"\"") && !line.ends_with("= false");
+    let lines = uncommented(&text);
+    let text: Vec<&str> = lines.lines().filter(|line| given(line)).collect();
+    fs::write(&path, text.join("\n")).unwrap();
+    let least = ["database.url=postgres://w@h/d", "auth.anonymous_role=v"];
+    let flags = least.iter().map(|flag| (*flag).to_owned()).collect::<Vec<_>>();
+    let bare = Config::load(&Layers { flags: flags.clone(), ..Layers::default() }).unwrap();
+    let file = Some(path);
+    let full = Config::load(&Layers { file, flags, ..Layers::default() }).unwrap();
+    assert_eq!(bare.values.changes(&full.values), []);
+    for key in KEYS.iter() {
+        let (_, leaf) = key.name.rsplit_once('.').unwrap();
+        assert!(lines.lines().any(|line| line.starts_with(&format!("{leaf} = "))), "{}", key.name);
+    }
 }

@@ -35,8 +35,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "config",
         &[
-            "control", "gate", "tls", "change", "rule", "auth", "ring", "catalog", "ask", "route",
-            "ingest", "serve", "console",
+            "logging", "control", "gate", "tls", "change", "rule", "auth", "ring", "catalog",
+            "ask", "route", "ingest", "serve", "console",
         ],
     ),
     (

@@ -1,6 +1,7 @@
 //! The commands of the `walcast` program, one file per command.
 
 pub mod check;
+pub mod config;
 pub mod demo;
 pub mod explain;
 pub mod package;
@@ -39,8 +40,9 @@ const CONFIG_FILE: &str = "/etc/walcast/walcast.toml";
 )]
 pub struct Arguments {
     /// What is logged on stderr: error, warn, info, debug, or per module (`info,walcast::ingest=debug`)
-    #[arg(long, global = true, value_name = "LEVEL", env = "WALCAST_LOG", default_value = "info")]
-    log: String,
+    /// [default: info, or the configuration's log.level]
+    #[arg(long, global = true, value_name = "LEVEL", env = "WALCAST_LOG")]
+    log: Option<String>,
 
     /// How the log looks
     #[arg(
@@ -61,6 +63,7 @@ enum Command {
     Serve(serve::Serve),
     Setup(setup::Setup),
     Check(check::Check),
+    Config(config::ConfigCommand),
     Demo(demo::Demo),
     Explain(explain::Explain),
     Tail(tail::Tail),
@@ -81,6 +84,10 @@ pub struct ConfigArguments {
     /// Overrides one key of it, as in --set window.seconds=30; may be repeated
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
+
+    /// Lets keys pass that do not exist, with a warning
+    #[arg(long)]
+    allow_unknown: bool,
 }
 
 impl ConfigArguments {
@@ -93,7 +100,8 @@ impl ConfigArguments {
     fn load(&self) -> Result<Config, ConfigError> {
         let usual = PathBuf::from(CONFIG_FILE);
         let file = self.config.clone().or_else(|| usual.exists().then_some(usual));
-        Config::load(&Layers::of_process(file, self.set.clone()))
+        let layers = Layers::of_process(file, self.set.clone());
+        Config::load(&Layers { allow_unknown: self.allow_unknown, ..layers })
     }
 }
 
@@ -138,11 +146,12 @@ pub enum CliError {
 ///
 /// [`CliError`], for `main` to print with its causes.
 pub fn run(arguments: Arguments) -> Result<ExitCode, CliError> {
-    logging::start(&arguments.log, arguments.log_format)?;
+    logging::start(arguments.log.as_deref().unwrap_or("info"), arguments.log_format)?;
     match arguments.command {
-        Command::Serve(serve) => serve.run(),
+        Command::Serve(serve) => serve.run(arguments.log),
         Command::Setup(setup) => setup.run(),
         Command::Check(check) => check.run(),
+        Command::Config(config) => config.run(),
         Command::Demo(demo) => demo.run(),
         Command::Explain(explain) => explain.run(),
         Command::Tail(tail) => tail.run(),

@@ -9,6 +9,7 @@ use crate::cli::{CliError, ConfigArguments};
 use crate::daemon;
 use crate::daemon::Signal;
 use crate::inherit;
+use crate::logging;
 
 /// Delivers changes until stopped (SIGTERM, or Ctrl-C)
 #[derive(Debug, Args)]
@@ -23,9 +24,13 @@ pub struct Serve {
 }
 
 impl Serve {
-    pub(super) fn run(self) -> Result<ExitCode, CliError> {
+    /// Runs it; `log` is what the command line says is logged.
+    pub(super) fn run(mut self, log: Option<String>) -> Result<ExitCode, CliError> {
+        // As any other key that is given there, so that a reload leaves it alone.
+        self.config.set.extend(log.map(|levels| format!("log.level={levels}")));
         inherit::prepare();
         let config = self.config.load()?;
+        logging::change(&config.log)?;
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }

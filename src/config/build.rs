@@ -18,6 +18,7 @@ use crate::config::{
 };
 use crate::ingest::budget;
 use crate::ingest::budget::OverBudget;
+use crate::logging;
 use crate::rule::ClaimPath;
 use crate::rule::Settings;
 use crate::rule::is_setting_name;
@@ -54,11 +55,24 @@ pub(super) fn config(reader: &mut Reader) -> Config {
         },
         console: operate::console(reader),
         drain: Duration::from_secs(reader.integer("drain.seconds")),
+        watch: reader.boolean("reload.watch"),
+        log: log(reader),
         tables: tables(reader),
         warnings: Vec::new(),
         values: Values::default(),
         layers: Layers::default(),
     }
+}
+
+/// What is logged.
+fn log(reader: &mut Reader) -> String {
+    let levels = reader.text("log.level").unwrap_or_default();
+    if logging::filter(&levels).is_err() {
+        let expected =
+            "error, warn, info, debug or trace, or by module: info,walcast::ingest=debug";
+        reader.wrong::<()>("log.level", expected);
+    }
+    levels
 }
 
 fn database(reader: &mut Reader) -> Database {

@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! walcast.toml ─▶ source ─▶ read ─▶ build ─▶ Config ─▶ daemon gives each component its own
+//! conf.d/*.toml ─▶ │
 //! WALCAST__… ───▶  (flat     (typed,           │
 //! --set … ──────▶   table)    by keys)         └▶ or ConfigError: all mistakes, with their places
 //! ```
 //!
-//! Later layers win: the command line over the environment over the file over the defaults. A key
+//! Later layers win: the command line over the environment over the files in `conf.d`
+//! over the file over the defaults. A key
 //! that does not exist is a mistake, wherever it is given. Nothing is opened but the files that the
 //! configuration itself names.
 //!
@@ -47,6 +49,9 @@ use crate::tls::server::Files;
 pub use mistake::{ConfigError, Mistake, Origin};
 pub use values::Values;
 
+/// The folder beside the file, of files that are read over it.
+const DROP_INS: &str = "conf.d";
+
 /// A configuration without a mistake.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -75,6 +80,10 @@ pub struct Config {
     pub console: console::Settings,
     /// Over how long clients are asked to come back when the daemon stops.
     pub drain: Duration,
+    /// Whether a change of the configuration's files is a reason to read them again.
+    pub watch: bool,
+    /// What is logged, as `--log` has it.
+    pub log: String,
     /// Settings that the database's own policies read, made of claims.
     pub settings: Settings,
     /// The sections `table`, in their order; no name twice.
@@ -201,6 +210,8 @@ pub struct Layers {
     pub flags: Vec<String>,
     /// Where systemd has put the credentials.
     pub credentials: Option<PathBuf>,
+    /// Whether a key that does not exist is a warning only.
+    pub allow_unknown: bool,
 }
 
 impl Layers {
@@ -212,7 +223,28 @@ impl Layers {
             Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
         });
         let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-        Layers { file, environment: texts.collect(), flags, credentials }
+        let environment = texts.collect();
+        Layers { file, environment, flags, credentials, allow_unknown: false }
+    }
+
+    /// The folder of the files that are read over the file.
+    #[must_use]
+    pub fn drop_ins(&self) -> Option<PathBuf> {
+        Some(self.file.as_ref()?.parent()?.join(DROP_INS))
+    }
+
+    /// The files, in the order in which they are read.
+    fn files(&self) -> Result<Vec<PathBuf>, ConfigError> {
+        let mut files: Vec<PathBuf> = Vec::new();
+        if let Some(folder) = self.drop_ins().filter(|folder| folder.is_dir()) {
+            let listed = fs::read_dir(&folder)
+                .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+                .map_err(|source| ConfigError::Unreadable { path: folder.clone(), source })?;
+            files.extend(listed.iter().map(fs::DirEntry::path));
+            files.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+            files.sort_unstable();
+        }
+        Ok(self.file.iter().cloned().chain(files).collect())
     }
 }
 
@@ -246,14 +278,15 @@ impl Config {
 
 /// Everything that the layers say.
 fn entries(layers: &Layers) -> Result<Entries, ConfigError> {
-    let mut entries = Entries::default();
-    if let Some(path) = &layers.file {
-        let text = fs::read_to_string(path)
+    let mut entries = Entries { allow_unknown: layers.allow_unknown, ..Entries::default() };
+    for path in layers.files()? {
+        let text = fs::read_to_string(&path)
             .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
-        entries.add_file(path, &text);
-        if !entries.mistakes.is_empty() && entries.all.is_empty() {
-            return Err(ConfigError::Mistakes(entries.mistakes));
-        }
+        entries.add_file(&path, &text);
+    }
+    // What a file that is not TOML does not say would be reported as missing.
+    if entries.mistakes.iter().any(|mistake| mistake.key.is_empty()) {
+        return Err(ConfigError::Mistakes(entries.mistakes));
     }
     entries.add_environment(&layers.environment);
     entries.add_flags(&layers.flags);
@@ -264,6 +297,7 @@ fn build(mut reader: Reader, layers: &Layers) -> Result<Config, ConfigError> {
     let mut config = build::config(&mut reader);
     if reader.entries.mistakes.is_empty() {
         config.warnings = reader.warnings;
+        config.warnings.extend(reader.entries.unknown.iter().cloned());
         config.values = Values::of(reader.entries, reader.contents);
         config.layers = layers.clone();
         Ok(config)

@@ -44,12 +44,19 @@ pub(super) struct Entry {
 pub(super) struct Entries {
     pub(super) all: BTreeMap<String, Entry>,
     pub(super) mistakes: Vec<Mistake>,
+    /// What was given for keys that don't exist, where that is not a mistake.
+    pub(super) unknown: Vec<String>,
+    /// Whether it is none.
+    pub(super) allow_unknown: bool,
 }
 
 impl Entries {
-    /// Adds the file's text; where it is not TOML, only the mistakes in that.
+    /// Adds a file's text, over the files before it; where it is not TOML, only the mistakes in
+    /// that. Entries of its repeated sections come after those that are there.
     pub(super) fn add_file(&mut self, path: &Path, text: &str) {
-        let file = File { path: path.to_owned(), text };
+        let count = |section: &&'static str| (*section, self.count(section));
+        let before = REPEATED.iter().map(count).collect();
+        let file = File { path: path.to_owned(), text, before };
         let (table, errors) = DeTable::parse_recoverable(text);
         if errors.is_empty() {
             self.add_table("", &file, table.get_ref());
@@ -112,7 +119,9 @@ impl Entries {
             match value.get_ref() {
                 DeValue::Table(inner) => self.add_table(&name, file, inner),
                 DeValue::Array(items) if REPEATED.contains(&name.as_str()) => {
+                    let before = file.before.get(name.as_str()).copied().unwrap_or_default();
                     for (index, item) in items.iter().enumerate() {
+                        let index = before + index;
                         match item.get_ref() {
                             DeValue::Table(inner) => {
                                 self.add_table(&format!("{name}.{index}"), file, inner);
@@ -135,6 +144,10 @@ impl Entries {
             return;
         }
         let message = unknown(&name);
+        if self.allow_unknown {
+            self.unknown.push(format!("{name}: {message}"));
+            return;
+        }
         self.mistakes.push(Mistake { origin, key: name, found: None, message });
     }
 }
@@ -191,6 +204,8 @@ fn input(value: &DeValue<'_>) -> Input {
 struct File<'a> {
     path: PathBuf,
     text: &'a str,
+    /// How many entries the repeated sections have from files before it.
+    before: BTreeMap<&'static str, usize>,
 }
 
 impl File<'_> {

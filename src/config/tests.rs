@@ -40,6 +40,7 @@ fn layers(environment: &[(&str, &str)], flags: &[&str]) -> Layers {
         environment: environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
         flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
         credentials: None,
+        allow_unknown: false,
     }
 }
 
@@ -338,4 +339,30 @@ fn a_secret_that_everybody_can_read_is_a_warning() {
     };
     assert!(warned(0o644));
     assert!(!warned(0o640));
+}
+
+#[test]
+fn drop_ins_go_over_the_file_in_the_order_of_their_names_and_add_to_what_repeats() {
+    let folder = Folder::new("drop-ins");
+    fs::create_dir_all(folder.0.join("conf.d")).unwrap();
+    folder
+        .write("conf.d/20-b.toml", "[window]\nseconds = 20\n[[table]]\nname = 'c'\nopen = true\n");
+    folder
+        .write("conf.d/10-a.toml", "[window]\nseconds = 10\n[[table]]\nname = 'b'\nopen = true\n");
+    folder.write("conf.d/30-c.toml.off", "[window]\nseconds = 30\n");
+    let text = format!("{LEAST}\n[[table]]\nname = 'a'\nopen = true\n");
+    let config = load(&folder, &text, Layers::default()).unwrap();
+    assert_eq!(config.window.age.as_secs(), 20);
+    let names: Vec<&str> = config.tables.iter().map(|table| table.name.as_str()).collect();
+    assert_eq!(names, ["a", "b", "c"]);
+    let window = config.values.settings.iter().find(|it| it.name == "window.seconds").unwrap();
+    assert!(window.source.ends_with("conf.d/20-b.toml:2"), "{}", window.source);
+
+    folder.write("conf.d/20-b.toml", "[window]\nsecond = 20\n");
+    let error = load(&folder, &text, Layers::default()).unwrap_err().to_string();
+    assert!(error.contains("conf.d/20-b.toml:2:1: window.second: unknown key"), "{error}");
+    let lenient = Layers { allow_unknown: true, ..Layers::default() };
+    let config = load(&folder, &text, lenient).unwrap();
+    assert_eq!(config.window.age.as_secs(), 10);
+    assert!(config.warnings.iter().any(|warning| warning.contains("did you mean window.seconds?")));
 }

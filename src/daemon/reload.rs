@@ -35,6 +35,7 @@ use crate::daemon::DaemonError;
 use crate::daemon::edge::Edge;
 use crate::daemon::settings;
 use crate::daemon::systemd;
+use crate::logging;
 use crate::logging::notice;
 use crate::route::policy::Policies;
 use crate::serve::inspect::Inspector;
@@ -145,6 +146,9 @@ impl Reloader {
                 }
             }
             self.asker.reconfigure(settings::ask(&revision.config));
+            if let Err(error) = logging::change(&revision.config.log) {
+                tracing::warn!(%error, "the log keeps its level");
+            }
             let revision = Arc::new(revision);
             self.revisions.send_replace(Arc::clone(&revision));
             for shard in 0..self.shards.shards() {

@@ -268,3 +268,27 @@ async fn reloads_under_load_drop_nobody_and_lose_nothing() {
     }
     assert_eq!(state(&deployment).reloads, 14);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_watched_is_read_again_when_another_takes_its_name() {
+    let schema = "CREATE TABLE notes (id int PRIMARY KEY, half int)";
+    let tables = "[[table]]\nname = 'public.notes'\npolicy = 'half = 1'\n";
+    let set = &["reload.watch=true"];
+    let deployment = Deployment::start(Plan { schema, tables, set, ..Plan::default() }).await;
+    let mut client = deployment.client().await;
+    client.subscribed(json!({"id": "n", "table": "notes"})).await;
+    let mut state = deployment.daemon.control().state();
+    let text = fs::read_to_string(&deployment.files.config).unwrap();
+    let other = deployment.files.config.with_extension("new");
+    let replace = |text: &str| {
+        fs::write(&other, text).unwrap();
+        fs::rename(&other, &deployment.files.config).unwrap();
+    };
+    replace(&text.replace("half = 1", "half = 0"));
+    timeout(DEADLINE, state.wait_for(|state| state.reloads > 0)).await.unwrap().unwrap();
+    insert(&deployment, 0..4).await;
+    assert_eq!(client.rows(2, "id").await, ["insert 0", "insert 2"]);
+    replace(&text.replace("half = 1", "half = ="));
+    let refused = |state: &State| state.reload_failed.is_some();
+    timeout(DEADLINE, state.wait_for(refused)).await.unwrap().unwrap();
+}

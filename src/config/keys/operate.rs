@@ -2,7 +2,7 @@
 
 use crate::config::keys::kind::{Key, Kind, count, key, seconds};
 
-/// Whom the operator's side lets in, and where.
+/// Whom the operator's side lets in, and where; what it is told.
 pub(super) const KEYS: &[Key] = &[
     key(
         "console.address",
@@ -61,4 +61,17 @@ pub(super) const KEYS: &[Key] = &[
         "After how long without a statement one of them is ended.",
     )
     .fixed(),
+    key(
+        "reload.watch",
+        Kind::Boolean,
+        Some("false"),
+        "Whether the daemon reads its configuration again when a file of it changes: this one, or one in `conf.d`. A file that it names, such as a key's, is not watched. SIGHUP does the same when you say so.",
+    )
+    .fixed(),
+    key(
+        "log.level",
+        Kind::Text,
+        Some("info"),
+        "What `walcast serve` logs: `error`, `warn`, `info`, `debug`, or per module (`info,walcast::ingest=debug`). `--log` and `WALCAST_LOG` go over it.",
+    ),
 ];
