@@ -286,6 +286,11 @@ impl Gate {
         self.metrics.refused(limit.code());
     }
 
+    /// Counts an attempt to accept for which the system had no descriptor or no memory.
+    pub fn count_failed_accept(&self) {
+        self.metrics.refused("accept_failed");
+    }
+
     /// Counts a TLS handshake that came to nothing.
     pub fn count_failed_tls(&self) {
         self.metrics.refused("tls_handshake");

@@ -2,7 +2,11 @@
 //!
 //! Who is turned away is told why, as far as that costs little: a few at a time get an answer
 //! without a look at what they want; when there are more, the rest are just closed.
+//!
+//! Where the process has no descriptors left nobody is accepted for a moment, again and again. Those
+//! who are there are served, and those who come wait in the system's queue until somebody has gone.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -40,6 +44,7 @@ pub(crate) async fn accept(front: &Rc<Front>, listener: &Listener, stop: &Cancel
     let beat = front.shard.borrow().stage("accept");
     let mut beats = interval(BEAT_EVERY);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failing = false;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -51,9 +56,22 @@ pub(crate) async fn accept(front: &Rc<Front>, listener: &Listener, stop: &Cancel
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((socket, peer)) => enter(front, socket, peer),
+            Ok((socket, peer)) => {
+                if failing {
+                    failing = false;
+                    tracing::info!("connections are accepted again");
+                }
+                enter(front, socket, peer);
+            }
+            // It was given up before its turn came.
+            Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                front.settings().gate.count_failed_accept();
+                // Once, however long it lasts.
+                if !failing {
+                    failing = true;
+                    tracing::error!(%error, "connections can't be accepted; those that are there go on");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

@@ -1,6 +1,7 @@
 //! What one client, or very many, can't do to the others.
 
 mod connections;
+mod descriptors;
 mod proxies;
 mod rates;
 mod slow;
