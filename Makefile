@@ -18,7 +18,7 @@ demo:
 
 # Everything that has to be right before a commit; the cheapest complaint comes first.
 test:
-	.ci/needs cargo fmt clippy cc postgres node nginx haproxy curl systemd psycopg
+	.ci/needs cargo fmt clippy cc postgres node nginx haproxy curl openssl systemd psycopg
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
 	.ci/tests
