@@ -110,8 +110,9 @@ impl Watcher {
                 (report.level, report.since) = (level, now);
                 report.sheds += u64::from(level >= Level::Shed && before < Level::Shed);
             }
+            // Who waits for the report finds the same in the metrics.
+            tell(&self.metrics, report);
         });
-        self.tell(level);
         self.orders.shed(level >= Level::Shed);
         if level != before {
             self.say(level, before);
@@ -120,23 +121,6 @@ impl Watcher {
             self.useless_said = false;
         } else {
             self.over_budget();
-        }
-    }
-
-    /// Tells whoever asks how it is.
-    fn tell(&self, level: Level) {
-        let report = self.report.borrow();
-        let (slot, retained) = (&self.metrics.slot, report.retained_bytes());
-        slot.retained_bytes.set(retained);
-        slot.budget_bytes.set(report.bounds.budget_bytes);
-        slot.sheds.set(report.sheds);
-        slot.let_goes.set(report.let_goes);
-        if level == Level::Good {
-            self.metrics.health.clear("wal_budget");
-        } else {
-            let budget = report.bounds.budget_bytes;
-            let message = format!("the slot keeps {retained} bytes of log, of {budget}");
-            self.metrics.health.warn("wal_budget", message);
         }
     }
 
@@ -203,5 +187,21 @@ impl Watcher {
         let code = notice::WAL_BUDGET;
         tracing::error!(code, retained, budget, "the log is let go, as wal.over_budget says");
         self.orders.let_go(why.into());
+    }
+}
+
+/// Tells whoever asks how it is.
+fn tell(metrics: &Metrics, report: &Report) {
+    let (slot, retained) = (&metrics.slot, report.retained_bytes());
+    slot.retained_bytes.set(retained);
+    slot.budget_bytes.set(report.bounds.budget_bytes);
+    slot.sheds.set(report.sheds);
+    slot.let_goes.set(report.let_goes);
+    if report.level == Level::Good {
+        metrics.health.clear("wal_budget");
+    } else {
+        let budget = report.bounds.budget_bytes;
+        let message = format!("the slot keeps {retained} bytes of log, of {budget}");
+        metrics.health.warn("wal_budget", message);
     }
 }
