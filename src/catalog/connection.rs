@@ -27,6 +27,9 @@ use crate::rule::policy::library::Server;
 /// How long Postgres may take to answer one question.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How often it is looked where tables go on changing; the next look is soon.
+const LOOKS_MAX: usize = 3;
+
 /// Types below this number are the same on every server, and never change.
 const FIRST_CUSTOM: u32 = 16_384;
 
@@ -71,35 +74,19 @@ impl Connection {
         Ok(Connection { dial, runtime: Handle::current(), session: Mutex::new(None) })
     }
 
-    /// Everything that one look reads.
+    /// Everything that one look reads. Where a table has changed meanwhile, it looks again, so that
+    /// what is said of a table and of its policies was true at one moment.
     pub(super) async fn load(&self, wanted: Wanted<'_>) -> Result<Loaded, CatalogError> {
         let session = self.session().await?;
-        let schemas: Vec<&str> = wanted.tables.iter().map(|table| &*table.schema).collect();
-        let names: Vec<&str> = wanted.tables.iter().map(|table| &*table.name).collect();
-        let relations: Vec<u32> = wanted.relations.iter().map(|id| id.0).collect();
-        let rows = session
-            .ask("tables", &session.tables, &[&wanted.publication, &schemas, &names, &relations])
-            .await?;
-        let tables = read_all("tables", &rows, TableRow::read)?;
-
-        let oids: Vec<u32> = tables.iter().map(|table| table.description.id.0).collect();
-        let roles: Vec<&str> = wanted.roles.iter().map(|role| &**role).collect();
-        let columns = tables.iter().flat_map(|table| &table.description.columns);
-        let mut used: Vec<u32> = columns.map(|column| column.type_id.0).collect();
-        used.sort_unstable();
-        used.dedup();
-        // All questions go out before the first answer is waited for.
-        let about_grants: [&(dyn ToSql + Sync); 2] = [&oids, &roles];
-        let about_types: [&(dyn ToSql + Sync); 2] = [&used, &FIRST_CUSTOM];
-        let (grants, types, policies) = tokio::try_join!(
-            session.ask("grants", &session.grants, &about_grants),
-            session.ask("types", &session.types, &about_types),
-            session.ask("policies", &session.policies, &about_grants),
-        )?;
-        let grants = read_all("grants", &grants, GrantRow::read)?;
-        let types = read_all("types", &types, TypeRow::read)?;
-        let policies = document("policies", &policies)?.into();
-        Ok(Loaded { tables, grants, types, policies })
+        let mut tables = session.tables(wanted).await?;
+        for _ in 1..LOOKS_MAX {
+            let loaded = session.about(tables, wanted).await?;
+            tables = session.tables(wanted).await?;
+            if tables == loaded.tables {
+                return Ok(loaded);
+            }
+        }
+        session.about(tables, wanted).await
     }
 
     /// These types, and what they are made of, without the built-in ones.
@@ -169,6 +156,42 @@ impl Connection {
 }
 
 impl Session {
+    async fn tables(&self, wanted: Wanted<'_>) -> Result<Vec<TableRow>, CatalogError> {
+        let schemas: Vec<&str> = wanted.tables.iter().map(|table| &*table.schema).collect();
+        let names: Vec<&str> = wanted.tables.iter().map(|table| &*table.name).collect();
+        let relations: Vec<u32> = wanted.relations.iter().map(|id| id.0).collect();
+        let rows = self
+            .ask("tables", &self.tables, &[&wanted.publication, &schemas, &names, &relations])
+            .await?;
+        read_all("tables", &rows, TableRow::read)
+    }
+
+    /// What else there is to know of these tables.
+    async fn about(
+        &self,
+        tables: Vec<TableRow>,
+        wanted: Wanted<'_>,
+    ) -> Result<Loaded, CatalogError> {
+        let oids: Vec<u32> = tables.iter().map(|table| table.description.id.0).collect();
+        let roles: Vec<&str> = wanted.roles.iter().map(|role| &**role).collect();
+        let columns = tables.iter().flat_map(|table| &table.description.columns);
+        let mut used: Vec<u32> = columns.map(|column| column.type_id.0).collect();
+        used.sort_unstable();
+        used.dedup();
+        // All questions go out before the first answer is waited for.
+        let about_grants: [&(dyn ToSql + Sync); 2] = [&oids, &roles];
+        let about_types: [&(dyn ToSql + Sync); 2] = [&used, &FIRST_CUSTOM];
+        let (grants, types, policies) = tokio::try_join!(
+            self.ask("grants", &self.grants, &about_grants),
+            self.ask("types", &self.types, &about_types),
+            self.ask("policies", &self.policies, &about_grants),
+        )?;
+        let grants = read_all("grants", &grants, GrantRow::read)?;
+        let types = read_all("types", &types, TypeRow::read)?;
+        let policies = document("policies", &policies)?.into();
+        Ok(Loaded { tables, grants, types, policies })
+    }
+
     async fn ask(
         &self,
         what: &'static str,
