@@ -41,12 +41,7 @@ impl Encode for Events {
     }
 
     fn body(&self, row: &RowFrame<'_>, out: &mut Vec<u8>) {
-        let start = out.len();
-        write::body(row, out);
-        // Between the tokens of a `json` value there may be line ends, which would end the event.
-        for byte in out.iter_mut().skip(start).filter(|byte| matches!(byte, b'\n' | b'\r')) {
-            *byte = b' ';
-        }
+        write::body_on_one_line(row, out);
     }
 
     fn frame(&self, head: &[u8], body: &[u8], cursor: Option<Cursor>, out: &mut Vec<u8>) {

@@ -25,6 +25,16 @@ pub(in crate::dialect) fn head(id: &str, out: &mut Vec<u8>) {
     out.push(b',');
 }
 
+/// Appends the body of a row frame, for a transport to which a line end means something. There may be
+/// line ends between the tokens of a `json` value; they become blanks.
+pub(in crate::dialect) fn body_on_one_line(row: &RowFrame<'_>, out: &mut Vec<u8>) {
+    let begin = out.len();
+    body(row, out);
+    for byte in out.iter_mut().skip(begin).filter(|byte| matches!(byte, b'\n' | b'\r')) {
+        *byte = b' ';
+    }
+}
+
 /// Appends the body of a row frame.
 pub(in crate::dialect) fn body(row: &RowFrame<'_>, out: &mut Vec<u8>) {
     let (op, projection) = (row.visible.op(), row.projection);

@@ -24,12 +24,7 @@ impl Encode for Lines {
     }
 
     fn body(&self, row: &RowFrame<'_>, out: &mut Vec<u8>) {
-        let begin = out.len();
-        write::body(row, out);
-        // Between the tokens of a `json` value there may be line ends, which would end the line.
-        for byte in out.iter_mut().skip(begin).filter(|byte| matches!(byte, b'\n' | b'\r')) {
-            *byte = b' ';
-        }
+        write::body_on_one_line(row, out);
     }
 
     fn frame(&self, head: &[u8], body: &[u8], cursor: Option<Cursor>, out: &mut Vec<u8>) {
