@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Nothing is served before the configuration is good, the address is bound and the database answers:
-//! for that it is waited (`daemon/begin.rs`). A stage that ends although nobody asked it to ends the daemon: half a daemon would look
-//! alive.
+//! for that it is waited (`daemon/begin.rs`). A stage that ends although nobody asked it to ends the
+//! daemon: half a daemon would look alive.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -74,13 +74,21 @@ impl Connection {
         Ok(Connection { dial, runtime: Handle::current(), session: Mutex::new(None) })
     }
 
-    /// Everything that one look reads. Where a table has changed meanwhile, it looks again, so that
-    /// what is said of a table and of its policies was true at one moment.
-    pub(super) async fn load(&self, wanted: Wanted<'_>) -> Result<Loaded, CatalogError> {
+    /// Everything that one look reads. Where something is not as it was known and a table has changed
+    /// meanwhile, it looks again, so that what is said of a table and of its policies was true at
+    /// one moment.
+    pub(super) async fn load(
+        &self,
+        wanted: Wanted<'_>,
+        known: &Loaded,
+    ) -> Result<Loaded, CatalogError> {
         let session = self.session().await?;
         let mut tables = session.tables(wanted).await?;
         for _ in 1..LOOKS_MAX {
             let loaded = session.about(tables, wanted).await?;
+            if loaded == *known {
+                return Ok(loaded);
+            }
             tables = session.tables(wanted).await?;
             if tables == loaded.tables {
                 return Ok(loaded);

@@ -225,7 +225,7 @@ impl Catalog {
             tables: &named.tables,
             relations: &known.described,
         };
-        let loaded = self.connection.load(wanted).await?;
+        let loaded = self.connection.load(wanted, &known.loaded).await?;
         let first = self.current().generation == 0;
         if loaded == known.loaded && !first {
             return Ok(false);

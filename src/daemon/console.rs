@@ -56,6 +56,7 @@ impl Daemon {
             return Ok(None);
         }
         self.console = listeners.address();
+        let asked = settings::catalog(config)?;
         let view = View {
             inspector: self.inspector.clone(),
             control: self.control.clone(),
@@ -63,11 +64,11 @@ impl Daemon {
             judging: self.judging(),
             publication: config.database.publication.as_str().into(),
             slot: config.database.slot.as_str().into(),
-            roles: settings::catalog(config)?.roles,
+            roles: asked.roles.clone(),
             metrics: Arc::clone(&self.metrics),
             standing: self.standing(),
-            check: check(config, Arc::clone(catalog))?,
-            asking: Dial::new(&settings::catalog(config)?)?,
+            check: check(config, &asked.roles, Arc::clone(catalog))?,
+            asking: Dial::new(&asked)?,
             heartbeat: config.limits.ping / HEARTBEATS,
         };
         let console = Console::new(config.console.clone(), view).map_err(DaemonError::Console)?;
@@ -93,9 +94,8 @@ pub(super) async fn run(stage: Stage) -> Result<(), DaemonError> {
 }
 
 /// Looks for what is wrong with the database, through the catalogue's own connection.
-fn check(config: &Config, catalog: Arc<Catalog>) -> Result<Check, DaemonError> {
-    let roles = settings::catalog(config)?.roles;
-    let expected = Arc::new(settings::expectations(config, &settings::ingest(config)?, &roles));
+fn check(config: &Config, roles: &[Box<str>], catalog: Arc<Catalog>) -> Result<Check, DaemonError> {
+    let expected = Arc::new(settings::expectations(config, &settings::ingest(config)?, roles));
     Ok(Arc::new(move || {
         let (catalog, expected) = (Arc::clone(&catalog), Arc::clone(&expected));
         Box::pin(async move {
