@@ -1,15 +1,18 @@
 //! Documents that say what the code says, where that can be compared cheaply.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod documents;
 #[path = "docs/monitoring.rs"]
 mod monitoring;
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
-use std::path::Path;
 use std::path::PathBuf;
 
+use documents::read;
+use documents::root;
+use documents::rows;
 use walcast::console::statement::STATEMENTS;
 use walcast::console::users::Level;
 use walcast::gate::Limit;
@@ -336,14 +339,6 @@ fn no_file_names_a_machine_s_folder_or_a_registry() {
     assert!(seen > 100, "{seen}");
 }
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn read(path: &str) -> String {
-    fs::read_to_string(root().join(path)).unwrap()
-}
-
 fn before_tests(path: &str) -> String {
     let text = read(path);
     text.split("#[cfg(test)]").next().unwrap().to_owned()
@@ -372,16 +367,6 @@ fn table(begin: &str) -> Vec<Vec<String>> {
     let protocol = read("docs/protocol.md");
     let (_, after) = protocol.split_once(begin).unwrap();
     rows(after)
-}
-
-/// The rows of the first table in a text, without its head.
-fn rows(text: &str) -> Vec<Vec<String>> {
-    let lines = text.lines().skip_while(|line| !line.starts_with('|'));
-    let table = lines.take_while(|line| line.starts_with('|')).skip(2);
-    let cells = |line: &str| line.split('|').skip(1).map(|cell| cell.trim().to_owned()).collect();
-    let rows: Vec<Vec<String>> = table.map(cells).collect();
-    assert!(!rows.is_empty());
-    rows
 }
 
 /// The anchor of a heading, as code hosts make it.

@@ -2,11 +2,16 @@
 //! and no line of the log that the code does not write.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod documents;
+
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
+
+use documents::read;
+use documents::root;
+use documents::rows;
 
 /// The parts of the protocol's description that have tables of codes. They are those of the code
 /// (`tests/docs.rs`).
@@ -222,24 +227,6 @@ fn fixed(line: &str) -> Vec<String> {
 /// What stands in backquotes.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
-}
-
-/// The rows of the first table in a text, without its head.
-fn rows(text: &str) -> Vec<Vec<String>> {
-    let lines = text.lines().skip_while(|line| !line.starts_with('|'));
-    let table = lines.take_while(|line| line.starts_with('|')).skip(2);
-    let cells = |line: &str| line.split('|').skip(1).map(|cell| cell.trim().to_owned()).collect();
-    let rows: Vec<Vec<String>> = table.map(cells).collect();
-    assert!(!rows.is_empty());
-    rows
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn read(path: &str) -> String {
-    fs::read_to_string(root().join(path)).unwrap()
 }
 
 fn sources() -> Vec<PathBuf> {

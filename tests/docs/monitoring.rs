@@ -12,8 +12,8 @@ use yaml_rust2::Yaml;
 use yaml_rust2::YamlLoader;
 
 use crate::anchor_of;
-use crate::read;
-use crate::root;
+use crate::documents::read;
+use crate::documents::root;
 
 /// Labels that Prometheus itself puts to each value, and those of a histogram's buckets.
 const ADDED: [&str; 3] = ["instance", "job", "le"];
