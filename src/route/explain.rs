@@ -376,7 +376,9 @@ impl Asking<'_, '_> {
                 Some(column) => format!("the value of {} is not known", column.name),
                 None => undecided.to_string(),
             },
-            Undecided::Fault(_) | Undecided::MissingOperand => undecided.to_string(),
+            Undecided::Fault(_) | Undecided::MissingOperand | Undecided::Unheld => {
+                undecided.to_string()
+            }
         }
     }
 }

@@ -8,6 +8,10 @@ use crate::rule::bind;
 use crate::rule::bind::logic::junction;
 use crate::rule::error::RuleError;
 use crate::rule::expression::Expression;
+use crate::rule::subquery::Alone;
+use crate::rule::subquery::Others;
+use crate::rule::subquery::Scope;
+use crate::rule::subquery::Source;
 use crate::rule::term::Term;
 use crate::rule::term::Undecided;
 use crate::rule::value::Value;
@@ -87,7 +91,13 @@ impl Rule {
     /// is taken for [`Cell::Unchanged`].
     #[must_use]
     pub fn evaluate(&self, row: &[Cell<'_>]) -> Verdict {
-        match self.term.truth(row) {
+        self.evaluate_among(row, &Alone)
+    }
+
+    /// The same, where the rule may read other tables: their rows are those of `others`.
+    #[must_use]
+    pub fn evaluate_among(&self, row: &[Cell<'_>], others: &dyn Others) -> Verdict {
+        match self.term.truth(Scope { row, others }) {
             Ok(Some(true)) => Verdict::Admits,
             Ok(Some(false) | None) => Verdict::Rejects,
             Err(undecided) => Verdict::Undecided(undecided),
@@ -110,6 +120,15 @@ impl Rule {
         Some(Equality { column, texts: texts.to_vec() })
     }
 
+    /// The tables that it reads beside the row, those in subqueries of subqueries included; in no
+    /// order, and as often as it reads them.
+    #[must_use]
+    pub fn sources(&self) -> Vec<&Source> {
+        let mut sources = Vec::new();
+        self.term.sources(&mut sources);
+        sources
+    }
+
     /// The positions of the columns that it reads, sorted.
     #[must_use]
     pub fn columns(&self) -> &[usize] {
@@ -119,6 +138,13 @@ impl Rule {
 
 fn collect(term: &Term, columns: &mut Vec<usize>) {
     match term {
+        Term::Subquery(subquery) => {
+            let mut inside = Vec::new();
+            term.for_each_child(&mut |child| collect(child, &mut inside));
+            inside.extend(subquery.sources.iter().flat_map(Source::cells));
+            inside.retain(|place| *place < subquery.base());
+            columns.append(&mut inside);
+        }
         Term::Column { column, .. } | Term::Same { column, .. } | Term::OneOf { column, .. } => {
             columns.push(*column);
         }

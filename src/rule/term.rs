@@ -21,6 +21,11 @@ use crate::rule::value::Read;
 use crate::rule::value::Value;
 use crate::rule::value::pattern::Compiled;
 
+use crate::rule::subquery::Asks;
+use crate::rule::subquery::Scope;
+use crate::rule::subquery::Source;
+use crate::rule::subquery::Subquery;
+
 use super::apply::Apply;
 
 /// Why a rule has no answer for a row image.
@@ -38,6 +43,9 @@ pub enum Undecided {
     /// The same as [`Missing`](Undecided::Missing), where some value would raise an error.
     #[error("the row image does not hold a column that the rule computes with")]
     MissingOperand,
+    /// What the rows of another table were at that moment is not known.
+    #[error("the rows of another table, which the rule reads, are not known for that moment")]
+    Unheld,
 }
 
 /// One node.
@@ -106,13 +114,16 @@ pub(in crate::rule) enum Term {
         arms: Box<[[Term; 2]]>,
         otherwise: Box<Term>,
     },
+    /// Over other tables.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no policy is bound to one yet"))]
+    Subquery(Arc<Subquery>),
 }
 
 /// A value, NULL, or why there is none.
 pub(in crate::rule) type Outcome<T> = Result<Option<T>, Undecided>;
 
 impl Comparison {
-    const fn holds(self, order: Ordering) -> bool {
+    pub(in crate::rule) const fn holds(self, order: Ordering) -> bool {
         match self {
             Comparison::Equal => order.is_eq(),
             Comparison::NotEqual => order.is_ne(),
@@ -136,7 +147,7 @@ impl Term {
     }
 
     /// The children, for whoever walks the tree.
-    pub(in crate::rule) fn for_each_child(&self, visit: &mut dyn FnMut(&Term)) {
+    pub(in crate::rule) fn for_each_child<'a>(&'a self, visit: &mut dyn FnMut(&'a Term)) {
         match self {
             Term::Constant(_) | Term::Column { .. } | Term::Same { .. } | Term::OneOf { .. } => {}
             Term::Not(operand)
@@ -157,7 +168,26 @@ impl Term {
                 arms.iter().flatten().for_each(&mut *visit);
                 visit(otherwise);
             }
+            Term::Subquery(subquery) => {
+                match &subquery.asks {
+                    Asks::Exists => {}
+                    Asks::Quantified { operand, output, .. } => {
+                        visit(operand);
+                        visit(output);
+                    }
+                    Asks::Value { output } => visit(output),
+                }
+                visit(&subquery.condition);
+            }
         }
+    }
+
+    /// Collects the tables that it reads beside the row.
+    pub(in crate::rule) fn sources<'a>(&'a self, into: &mut Vec<&'a Source>) {
+        if let Term::Subquery(subquery) = self {
+            into.extend(&subquery.sources);
+        }
+        self.for_each_child(&mut |child| child.sources(into));
     }
 
     /// Whether PostgreSQL raises an error for some row.
@@ -172,31 +202,33 @@ impl Term {
     }
 
     /// What a boolean term says of a row.
-    pub(in crate::rule) fn truth(&self, row: &[Cell<'_>]) -> Outcome<bool> {
+    pub(in crate::rule) fn truth(&self, scope: Scope<'_, '_>) -> Outcome<bool> {
         match self {
-            Term::Same { column, text } => Ok(cell(row, *column)?.map(|cell| *cell == **text)),
+            Term::Same { column, text } => {
+                Ok(cell(scope.row, *column)?.map(|cell| *cell == **text))
+            }
             Term::OneOf { column, texts, or_null } => {
-                let Some(cell) = cell(row, *column)? else { return Ok(None) };
+                let Some(cell) = cell(scope.row, *column)? else { return Ok(None) };
                 let found = texts.binary_search_by(|text| (**text).cmp(cell)).is_ok();
                 Ok(if found || !or_null { Some(found) } else { None })
             }
-            Term::Not(operand) => Ok(operand.truth(row)?.map(|truth| !truth)),
-            Term::All(arms) => junction(arms, row, false),
-            Term::Any(arms) => junction(arms, row, true),
+            Term::Not(operand) => Ok(operand.truth(scope)?.map(|truth| !truth)),
+            Term::All(arms) => junction(arms, scope, false),
+            Term::Any(arms) => junction(arms, scope, true),
             Term::Compare { op, sides } => {
-                let Some((left, right)) = both(sides, row)? else { return Ok(None) };
+                let Some((left, right)) = both(sides, scope)? else { return Ok(None) };
                 Ok(Some(op.holds(left.compare(&right)?)))
             }
             Term::Distinct(sides) => {
                 let [left, right] = &**sides;
-                Ok(Some(match pair(left, right, row)? {
+                Ok(Some(match pair(left, right, scope)? {
                     (Some(left), Some(right)) => left.compare(&right)? != Ordering::Equal,
                     (left, right) => left.is_some() != right.is_some(),
                 }))
             }
-            Term::IsNull(operand) => Ok(Some(operand.value(row)?.is_none())),
+            Term::IsNull(operand) => Ok(Some(operand.value(scope)?.is_none())),
             Term::Is { operand, known } => {
-                let truth = operand.truth(row)?;
+                let truth = operand.truth(scope)?;
                 Ok(Some(match known {
                     Known::True => truth == Some(true),
                     Known::False => truth == Some(false),
@@ -204,7 +236,7 @@ impl Term {
                 }))
             }
             Term::In { operand, list, or_null } => {
-                let Some(value) = operand.value(row)? else { return Ok(None) };
+                let Some(value) = operand.value(scope)? else { return Ok(None) };
                 for element in list {
                     if value.compare(element)? == Ordering::Equal {
                         return Ok(Some(true));
@@ -212,19 +244,20 @@ impl Term {
                 }
                 Ok(if *or_null { None } else { Some(false) })
             }
-            Term::Quantified { op, all, sides } => quantified(*op, *all, sides, row),
-            Term::Match { operand, pattern } => match operand.value(row)? {
+            Term::Quantified { op, all, sides } => quantified(*op, *all, sides, scope),
+            Term::Match { operand, pattern } => match operand.value(scope)? {
                 Some(Value::Text(text)) => Ok(Some(pattern.matches(&text)?)),
                 Some(_) => Err(Fault::Unreadable.into()),
                 None => Ok(None),
             },
+            Term::Subquery(subquery) => subquery.truth(scope),
             Term::Constant(_)
             | Term::Column { .. }
             | Term::Rank { .. }
             | Term::Apply { .. }
             | Term::Binary { .. }
             | Term::First(_)
-            | Term::Case { .. } => match self.value(row)? {
+            | Term::Case { .. } => match self.value(scope)? {
                 Some(Value::Bool(value)) => Ok(Some(value)),
                 Some(_) => Err(Fault::Unreadable.into()),
                 None => Ok(None),
@@ -233,14 +266,14 @@ impl Term {
     }
 
     /// The value of a term for a row.
-    pub(in crate::rule) fn value<'a>(&'a self, row: &[Cell<'a>]) -> Outcome<Value<'a>> {
+    pub(in crate::rule) fn value<'a>(&'a self, scope: Scope<'_, 'a>) -> Outcome<Value<'a>> {
         match self {
             Term::Constant(value) => Ok(value.as_ref().map(Value::borrowed)),
-            Term::Column { column, read } => match cell(row, *column)? {
+            Term::Column { column, read } => match cell(scope.row, *column)? {
                 None => Ok(None),
                 Some(text) => Ok(Some(read.read(text)?)),
             },
-            Term::Rank { operand, labels } => match firm(operand.value(row))? {
+            Term::Rank { operand, labels } => match firm(operand.value(scope))? {
                 Some(Value::Text(text)) => {
                     let place = labels.iter().position(|label| label.as_bytes() == &*text);
                     let place = place.and_then(|place| i64::try_from(place).ok());
@@ -250,21 +283,21 @@ impl Term {
                 None => Ok(None),
             },
             Term::Apply { function, operand } => {
-                let value = operand.value(row);
+                let value = operand.value(scope);
                 let value = if function.may_fault() { firm(value)? } else { value? };
                 let Some(value) = value else { return Ok(None) };
                 Ok(function.apply(value)?)
             }
             Term::Binary { op, most, sides } => {
                 let [left, right] = &**sides;
-                let values = pair(left, right, row);
+                let values = pair(left, right, scope);
                 let (left, right) = if op.is_arithmetic() { firm(values)? } else { values? };
                 let (Some(left), Some(right)) = (left, right) else { return Ok(None) };
                 Ok(super::apply::binary(*op, *most, left, right)?)
             }
             Term::First(terms) => {
                 for term in terms {
-                    if let Some(value) = firm(term.value(row))? {
+                    if let Some(value) = firm(term.value(scope))? {
                         return Ok(Some(value));
                     }
                 }
@@ -272,12 +305,13 @@ impl Term {
             }
             Term::Case { arms, otherwise } => {
                 for [condition, result] in arms {
-                    if firm(condition.truth(row))? == Some(true) {
-                        return result.value(row);
+                    if firm(condition.truth(scope))? == Some(true) {
+                        return result.value(scope);
                     }
                 }
-                otherwise.value(row)
+                otherwise.value(scope)
             }
+            Term::Subquery(subquery) => subquery.value(scope),
             Term::Same { .. }
             | Term::OneOf { .. }
             | Term::Not(_)
@@ -289,7 +323,7 @@ impl Term {
             | Term::Is { .. }
             | Term::In { .. }
             | Term::Quantified { .. }
-            | Term::Match { .. } => Ok(self.truth(row)?.map(Value::Bool)),
+            | Term::Match { .. } => Ok(self.truth(scope)?.map(Value::Bool)),
         }
     }
 }
@@ -314,7 +348,7 @@ fn cell<'a>(row: &[Cell<'a>], column: usize) -> Outcome<&'a [u8]> {
 }
 
 /// What is missing may raise in here, so it is no longer just any value.
-fn firm<T>(outcome: Result<T, Undecided>) -> Result<T, Undecided> {
+pub(in crate::rule) fn firm<T>(outcome: Result<T, Undecided>) -> Result<T, Undecided> {
     outcome.map_err(|undecided| match undecided {
         Undecided::Missing { .. } => Undecided::MissingOperand,
         other => other,
@@ -325,9 +359,9 @@ fn firm<T>(outcome: Result<T, Undecided>) -> Result<T, Undecided> {
 fn pair<'a>(
     left: &'a Term,
     right: &'a Term,
-    row: &[Cell<'a>],
+    scope: Scope<'_, 'a>,
 ) -> Result<(Option<Value<'a>>, Option<Value<'a>>), Undecided> {
-    match (left.value(row), right.value(row)) {
+    match (left.value(scope), right.value(scope)) {
         (Ok(left), Ok(right)) => Ok((left, right)),
         (Err(Undecided::Missing { .. }) | Ok(_), Err(other)) | (Err(other), _) => Err(other),
     }
@@ -336,32 +370,36 @@ fn pair<'a>(
 /// Both values where neither is NULL.
 fn both<'a>(
     sides: &'a [Term; 2],
-    row: &[Cell<'a>],
+    scope: Scope<'_, 'a>,
 ) -> Result<Option<(Value<'a>, Value<'a>)>, Undecided> {
     let [left, right] = sides;
-    let (left, right) = pair(left, right, row)?;
+    let (left, right) = pair(left, right, scope)?;
     Ok(left.zip(right))
 }
 
 /// AND (`deciding` is false) and OR (true): the first arm that decides ends it, a fault ends it
 /// too, and otherwise what is missing goes before NULL.
-fn junction(arms: &[Term], row: &[Cell<'_>], deciding: bool) -> Outcome<bool> {
+fn junction(arms: &[Term], scope: Scope<'_, '_>, deciding: bool) -> Outcome<bool> {
     let mut outcome = Ok(Some(!deciding));
     for arm in arms {
-        match arm.truth(row) {
+        match arm.truth(scope) {
             Ok(Some(truth)) if truth == deciding => return Ok(Some(deciding)),
             Ok(None) if outcome.is_ok() => outcome = Ok(None),
             Ok(_) => {}
-            Err(missing @ Undecided::Missing { .. }) => outcome = Err(missing),
+            Err(Undecided::Unheld) => outcome = Err(Undecided::Unheld),
+            Err(missing @ Undecided::Missing { .. }) => {
+                // Whoever hears that a table is not known can ask again; a cell stays missing.
+                outcome = outcome.and(Err(missing));
+            }
             Err(fault) => return Err(fault),
         }
     }
     outcome
 }
 
-fn quantified(op: Comparison, all: bool, sides: &[Term; 2], row: &[Cell<'_>]) -> Outcome<bool> {
+fn quantified(op: Comparison, all: bool, sides: &[Term; 2], scope: Scope<'_, '_>) -> Outcome<bool> {
     let [left, right] = sides;
-    let (value, array) = pair(left, right, row)?;
+    let (value, array) = pair(left, right, scope)?;
     let array = match array {
         None => return Ok(None),
         Some(Value::Array(array)) => array,

@@ -23,6 +23,7 @@ use crate::rule::expression::Function;
 use crate::rule::expression::Node;
 use crate::rule::of::Of;
 use crate::rule::session::Session;
+use crate::rule::subquery::Scope;
 use crate::rule::term::Term;
 use crate::rule::value::Read;
 use crate::rule::value::Value;
@@ -247,7 +248,7 @@ impl Binder<'_> {
         if !constant {
             return Ok(typed);
         }
-        let value = match typed.term.value(&[]) {
+        let value = match typed.term.value(Scope::alone(&[])) {
             Ok(value) => value.map(Value::into_owned),
             Err(fault) => return Err(RuleError::types(token, fault.to_string(), "")),
         };

@@ -30,6 +30,9 @@ pub enum Fault {
     /// The answer would cost too much.
     #[error("a value is too large for the rule's pattern")]
     TooCostly,
+    /// PostgreSQL would raise "more than one row returned by a subquery used as an expression".
+    #[error("a subquery that is used as a value has more than one row")]
+    SeveralRows,
 }
 
 /// A double as PostgreSQL compares it: NaN equals itself and is greater than all others, and both

@@ -1,0 +1,475 @@
+//! Subqueries over other tables, with the claims put in, and where their rows come from.
+//!
+//! ```text
+//! EXISTS (SELECT FROM members m WHERE m.org_id = orders.org_id AND m.user_id = 'u7')
+//!
+//!   stack:      orders' cells … │ m's org_id, user_id
+//!   lookups:    org_id = a cell of the stack; user_id = a text
+//!   condition:  a term over the whole stack
+//! ```
+//!
+//! The judged row's cells are the bottom of a stack. Each source puts the cells of one of its rows on
+//! it; a subquery inside the condition goes on upwards. So a column of any level is a place in the
+//! stack, and a condition is a term like any other.
+//!
+//! # Invariants
+//!
+//! - The rows are those of one moment, and what is not known of that moment is undecided, never
+//!   absent: no row is a definite answer only where [`Others`] says so.
+//! - A lookup leaves out only rows for which the condition is not true.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::ops::ControlFlow;
+
+use crate::change::id::RelationId;
+use crate::change::tuple::Cell;
+use crate::change::tuple::Row;
+use crate::rule::expression::Comparison;
+use crate::rule::term::Outcome;
+use crate::rule::term::Term;
+use crate::rule::term::Undecided;
+use crate::rule::term::firm;
+use crate::rule::value::Fault;
+use crate::rule::value::Value;
+
+/// Takes the cells of one row, and says whether it wants more.
+pub type Visit<'v> = dyn FnMut(&[Cell<'_>]) -> ControlFlow<()> + 'v;
+
+/// The rows of other tables, as they were at one moment.
+pub trait Others: fmt::Debug {
+    /// Visits rows of a source, each with the cells of the columns that the source names, in their
+    /// order. Where `by` names one of these (by its place among them) and a text, only the rows
+    /// where the column has that text need be visited.
+    ///
+    /// # Errors
+    ///
+    /// [`Undecided::Unheld`] where not all of these rows are known.
+    fn visit(
+        &self,
+        source: &Source,
+        by: Option<(usize, &[u8])>,
+        each: &mut Visit<'_>,
+    ) -> Result<(), Undecided>;
+}
+
+/// No other table is known.
+#[derive(Clone, Copy, Debug)]
+pub struct Alone;
+
+impl Others for Alone {
+    fn visit(
+        &self,
+        _: &Source,
+        _: Option<(usize, &[u8])>,
+        _: &mut Visit<'_>,
+    ) -> Result<(), Undecided> {
+        Err(Undecided::Unheld)
+    }
+}
+
+/// One table that a subquery reads.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Source {
+    /// The table.
+    pub table: RelationId,
+    /// The version of its shape that the columns are counted in (`Relation::version`).
+    pub version: u64,
+    /// The positions of the columns that are read, sorted.
+    pub columns: Box<[usize]>,
+    /// The place in the stack of the first of them.
+    pub base: usize,
+    /// Equalities without which the condition is not true; of types where values are equal exactly
+    /// where their texts are.
+    pub lookups: Box<[Lookup]>,
+}
+
+/// `column = …` in a source.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Lookup {
+    /// The column's place among the source's columns.
+    pub column: usize,
+    /// What it must equal.
+    pub key: Key,
+}
+
+/// What a column of a source must equal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Key {
+    /// A text, as the stream would carry it.
+    Text(Box<[u8]>),
+    /// The cell at this place of the stack, below the source's own.
+    Cell(usize),
+}
+
+/// What policies want to know of a table: what must be at hand of it so that the subqueries that read
+/// it can be answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The table.
+    pub table: RelationId,
+    /// The names of the columns that are read.
+    pub columns: BTreeSet<Box<str>>,
+    /// Those of them by which rows are looked for.
+    pub lookups: BTreeSet<Box<str>>,
+}
+
+/// What is asked of the rows.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(not(test), expect(dead_code, reason = "no policy is bound to one yet"))]
+pub(in crate::rule) enum Asks {
+    /// Whether there is one.
+    Exists,
+    /// `operand op ANY (…)`, or ALL; the output is of the rows.
+    Quantified { op: Comparison, all: bool, operand: Term, output: Term },
+    /// The value of the only one; NULL where there is none, a fault where there are several.
+    Value { output: Term },
+}
+
+/// A subquery, bound.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(in crate::rule) struct Subquery {
+    pub(in crate::rule) asks: Asks,
+    /// At least one, in the order of the stack.
+    pub(in crate::rule) sources: Box<[Source]>,
+    /// What must be true of a row of all sources.
+    pub(in crate::rule) condition: Term,
+    /// Pairs of places in the stack, the first below the sources' and the second theirs, that hold
+    /// the same text wherever the subquery is true of a row.
+    pub(in crate::rule) equates: Box<[(usize, usize)]>,
+}
+
+/// A stack of cells, and where more rows come from.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::rule) struct Scope<'r, 'a> {
+    pub(in crate::rule) row: &'r [Cell<'a>],
+    pub(in crate::rule) others: &'r dyn Others,
+}
+
+impl<'r, 'a> Scope<'r, 'a> {
+    /// A row, and nothing else.
+    pub(in crate::rule) const fn alone(row: &'r [Cell<'a>]) -> Scope<'r, 'a> {
+        Scope { row, others: &Alone }
+    }
+}
+
+impl Subquery {
+    /// The place in the stack where it begins: what lies below is not its own.
+    pub(in crate::rule) fn base(&self) -> usize {
+        self.sources.first().map_or(0, |source| source.base)
+    }
+
+    /// What it says as a condition.
+    pub(in crate::rule) fn truth(&self, scope: Scope<'_, '_>) -> Outcome<bool> {
+        let mut found = Found::none();
+        let (asks, otherwise) = match &self.asks {
+            Asks::Exists => (None, false),
+            Asks::Quantified { op, all, operand, output } => (Some((op, operand, output)), *all),
+            Asks::Value { .. } => {
+                return match self.value(scope)? {
+                    Some(Value::Bool(value)) => Ok(Some(value)),
+                    Some(_) => Err(Fault::Unreadable.into()),
+                    None => Ok(None),
+                };
+            }
+        };
+        self.for_each_row(scope, &mut |row, is_of_it| {
+            let truth = is_of_it.and_then(|()| {
+                let Some((op, operand, output)) = asks else { return Ok(Some(true)) };
+                // The operand reads what lies below, which is the same here.
+                let sides = (operand.value(row)?, output.value(row)?);
+                let (Some(left), Some(right)) = sides else { return Ok(None) };
+                Ok(Some(op.holds(left.compare(&right)?)))
+            });
+            found.add(truth, !otherwise)
+        })?;
+        found.outcome(otherwise)
+    }
+
+    /// What it comes to as a value.
+    pub(in crate::rule) fn value(&self, scope: Scope<'_, '_>) -> Outcome<Value<'static>> {
+        let Asks::Value { output } = &self.asks else {
+            return Ok(self.truth(scope)?.map(Value::Bool));
+        };
+        let mut value = Ok(None);
+        let mut rows = 0_usize;
+        self.for_each_row(scope, &mut |row, is_of_it| {
+            rows += 1;
+            value = match is_of_it.and_then(|()| output.value(row)) {
+                Ok(_) if rows > 1 => Err(Fault::SeveralRows.into()),
+                Ok(value) => Ok(value.map(Value::into_owned)),
+                Err(undecided) => Err(undecided),
+            };
+            if value.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        firm(value)
+    }
+
+    #[cfg_attr(not(test), expect(dead_code, reason = "groups are not found by them yet"))]
+    /// The texts that the place `at` of the stack has in those rows of which it is true, or may be
+    /// true as far as `scope` tells; sorted. `None` where they are not known, or more than `limit`.
+    pub(in crate::rule) fn texts(
+        &self,
+        scope: Scope<'_, '_>,
+        at: usize,
+        limit: usize,
+    ) -> Option<Vec<Box<[u8]>>> {
+        let mut texts = Vec::new();
+        let mut is_known = true;
+        let visited = self.for_each_row(scope, &mut |row, is_of_it| {
+            match (row.row.get(at), is_of_it) {
+                (_, Err(Undecided::Unheld | Undecided::Fault(_))) => is_known = false,
+                (Some(Cell::Text(text)), _) => texts.push(Box::from(*text)),
+                (Some(Cell::Null), _) => {}
+                _ => is_known = false,
+            }
+            let goes_on = is_known && texts.len() <= limit;
+            if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        texts.sort_unstable();
+        texts.dedup();
+        (is_known && visited.is_ok() && texts.len() <= limit).then_some(texts)
+    }
+
+    /// Calls `each` with every row of the sources for which the condition is true, and with those for
+    /// which that is not known, and why.
+    fn for_each_row(&self, scope: Scope<'_, '_>, each: &mut EachRow<'_>) -> Result<(), Undecided> {
+        self.descend(0, scope, each).map(|_| ())
+    }
+
+    fn descend(
+        &self,
+        level: usize,
+        scope: Scope<'_, '_>,
+        each: &mut EachRow<'_>,
+    ) -> Result<ControlFlow<()>, Undecided> {
+        let Some(source) = self.sources.get(level) else {
+            return Ok(match self.condition.truth(scope) {
+                Ok(Some(true)) => each(scope, Ok(())),
+                Ok(Some(false) | None) => ControlFlow::Continue(()),
+                Err(undecided) => each(scope, Err(undecided)),
+            });
+        };
+        let by = match source.lookup(scope.row) {
+            Looked::Nothing => return Ok(ControlFlow::Continue(())),
+            Looked::By(column, text) => Some((column, text)),
+            Looked::Everything => None,
+        };
+        let mut outcome = Ok(ControlFlow::Continue(()));
+        scope.others.visit(source, by, &mut |cells| {
+            let mut row: Row<'_> = scope.row.iter().copied().take(source.base).collect();
+            // A cell that is not there is one that this image does not hold.
+            row.resize(source.base, Cell::Unchanged);
+            row.extend_from_slice(cells);
+            outcome = self.descend(level + 1, Scope { row: &row, ..scope }, each);
+            match outcome {
+                Ok(flow) => flow,
+                Err(_) => ControlFlow::Break(()),
+            }
+        })?;
+        outcome
+    }
+}
+
+type EachRow<'e> = dyn FnMut(Scope<'_, '_>, Result<(), Undecided>) -> ControlFlow<()> + 'e;
+
+/// How the rows of a source are found.
+enum Looked<'a> {
+    /// By the column at this place, which has this text.
+    By(usize, &'a [u8]),
+    /// None fulfils the condition: it equals NULL.
+    Nothing,
+    /// All have to be looked at.
+    Everything,
+}
+
+impl Source {
+    /// The places in the stack that its lookups read.
+    pub(in crate::rule) fn cells(&self) -> impl Iterator<Item = usize> {
+        self.lookups.iter().filter_map(|lookup| match lookup.key {
+            Key::Cell(at) => Some(at),
+            Key::Text(_) => None,
+        })
+    }
+
+    fn lookup<'a>(&'a self, row: &[Cell<'a>]) -> Looked<'a> {
+        let mut found = Looked::Everything;
+        for Lookup { column, key } in &self.lookups {
+            match key {
+                Key::Text(text) => return Looked::By(*column, text),
+                Key::Cell(at) => match row.get(*at) {
+                    Some(Cell::Text(text)) => found = Looked::By(*column, text),
+                    Some(Cell::Null) => return Looked::Nothing,
+                    _ => {}
+                },
+            }
+        }
+        found
+    }
+}
+
+/// The outcome over several rows: the first that decides ends it, a fault ends it too, and otherwise
+/// what is missing goes before NULL.
+struct Found {
+    outcome: Outcome<Option<bool>>,
+}
+
+impl Found {
+    const fn none() -> Found {
+        Found { outcome: Ok(Some(None)) }
+    }
+
+    fn add(&mut self, row: Outcome<bool>, deciding: bool) -> ControlFlow<()> {
+        match row {
+            Ok(Some(truth)) if truth == deciding => {
+                self.outcome = Ok(Some(Some(truth)));
+                return ControlFlow::Break(());
+            }
+            Ok(None) if self.outcome.is_ok() => self.outcome = Ok(None),
+            Ok(_) => {}
+            Err(Undecided::Unheld) => self.outcome = Err(Undecided::Unheld),
+            Err(missing @ Undecided::Missing { .. }) => {
+                self.outcome = self.outcome.and(Err(missing));
+            }
+            Err(fault) => {
+                self.outcome = Err(fault);
+                return ControlFlow::Break(());
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// With what is so where no row decided.
+    fn outcome(self, otherwise: bool) -> Outcome<bool> {
+        Ok(self.outcome?.map(|decided| decided.unwrap_or(otherwise)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    use crate::rule::value::Read;
+
+    /// Members: `org_id`, `user_id`, `level`.
+    #[derive(Debug)]
+    struct Members(&'static [[Option<&'static str>; 3]]);
+
+    impl Others for Members {
+        fn visit(
+            &self,
+            source: &Source,
+            by: Option<(usize, &[u8])>,
+            each: &mut Visit<'_>,
+        ) -> Result<(), Undecided> {
+            for row in self.0 {
+                let cells: Vec<Cell<'_>> = source
+                    .columns
+                    .iter()
+                    .map(|at| row[*at].map_or(Cell::Null, |text| Cell::Text(text.as_bytes())))
+                    .collect();
+                let fits = by.is_none_or(|(at, text)| cells[at] == Cell::Text(text));
+                if fits && each(&cells).is_break() {
+                    return Ok(());
+                }
+            }
+            Ok(())
+        }
+    }
+
+    const MEMBERS: Members = Members(&[
+        [Some("a"), Some("u7"), Some("1")],
+        [Some("b"), Some("u7"), None],
+        [Some("c"), Some("u8"), Some("3")],
+        [None, Some("u9"), None],
+    ]);
+
+    fn column(column: usize) -> Term {
+        Term::Column { column, read: Read::Text }
+    }
+
+    /// Over a row of one column, the organisation; `user` is looked for.
+    fn subquery(user: &str, asks: Asks, condition: Term, lookups: Vec<Lookup>) -> Arc<Subquery> {
+        let user = Lookup { column: 1, key: Key::Text(user.as_bytes().into()) };
+        let lookups = lookups.into_iter().chain([user]).collect();
+        let columns = Box::new([0, 1, 2]);
+        let source = Source { table: RelationId(9), version: 1, columns, base: 1, lookups };
+        let equates = Box::new([(0, 1)]);
+        Arc::new(Subquery { asks, sources: Box::new([source]), condition, equates })
+    }
+
+    fn same_org() -> Term {
+        Term::Compare { op: Comparison::Equal, sides: Box::new([column(0), column(1)]) }
+    }
+
+    fn exists(user: &str) -> Arc<Subquery> {
+        let org = Lookup { column: 0, key: Key::Cell(0) };
+        subquery(user, Asks::Exists, same_org(), vec![org])
+    }
+
+    fn is_in(user: &str) -> Arc<Subquery> {
+        let (operand, output) = (column(0), column(1));
+        let asks = Asks::Quantified { op: Comparison::Equal, all: false, operand, output };
+        subquery(user, asks, Term::boolean(true), Vec::new())
+    }
+
+    fn ask(subquery: &Subquery, org: Cell<'_>) -> Outcome<bool> {
+        subquery.truth(Scope { row: &[org], others: &MEMBERS })
+    }
+
+    #[test]
+    fn rows_of_another_table_decide() {
+        for (user, org, exists_one, is_in_it) in [
+            ("u7", Cell::Text(b"a"), Ok(Some(true)), Ok(Some(true))),
+            ("u7", Cell::Text(b"c"), Ok(Some(false)), Ok(Some(false))),
+            ("u7", Cell::Null, Ok(Some(false)), Ok(None)),
+            ("nobody", Cell::Null, Ok(Some(false)), Ok(Some(false))),
+            ("u9", Cell::Text(b"a"), Ok(Some(false)), Ok(None)),
+            ("nobody", Cell::Unchanged, Ok(Some(false)), Ok(Some(false))),
+        ] {
+            assert_eq!(ask(&exists(user), org), exists_one, "{user} {org:?}");
+            assert_eq!(ask(&is_in(user), org), is_in_it, "{user} {org:?}");
+        }
+        let missing = Err(Undecided::Missing { column: 0 });
+        assert_eq!(ask(&exists("u7"), Cell::Unchanged), missing);
+        assert_eq!(ask(&is_in("u7"), Cell::Unchanged), missing);
+    }
+
+    #[test]
+    fn a_subquery_is_a_value_where_it_has_one_row() {
+        let of = |user| {
+            let asks = Asks::Value { output: column(1) };
+            let subquery = subquery(user, asks, Term::boolean(true), Vec::new());
+            subquery.value(Scope { row: &[], others: &MEMBERS })
+        };
+        assert_eq!(of("u8"), Ok(Some(Value::Text(b"c".to_vec().into()))));
+        assert_eq!(of("u9"), Ok(None));
+        assert_eq!(of("nobody"), Ok(None));
+        assert_eq!(of("u7"), Err(Fault::SeveralRows.into()));
+    }
+
+    #[test]
+    fn what_is_not_held_is_undecided() {
+        let unheld = Err(Undecided::Unheld);
+        assert_eq!(exists("u7").truth(Scope::alone(&[Cell::Null])), Ok(Some(false)));
+        assert_eq!(exists("u7").truth(Scope::alone(&[Cell::Text(b"a")])), unheld);
+        let or = |truth| {
+            Term::Any(Box::new([Term::Subquery(exists("u7")), Term::boolean(truth)]))
+                .truth(Scope::alone(&[Cell::Text(b"a")]))
+        };
+        assert_eq!((or(true), or(false)), (Ok(Some(true)), unheld));
+    }
+
+    #[test]
+    fn the_texts_of_which_it_is_true_are_told() {
+        let texts = |subquery: &Subquery, limit| {
+            subquery.texts(Scope { row: &[], others: &MEMBERS }, 1, limit)
+        };
+        let both = Some(vec![Box::from(*b"a"), Box::from(*b"b")]);
+        assert_eq!(texts(&exists("u7"), 2), both);
+        assert_eq!(texts(&is_in("u7"), 2), both);
+        assert_eq!(texts(&is_in("u9"), 2), Some(Vec::new()));
+        assert_eq!(texts(&exists("u7"), 1), None);
+    }
+}
