@@ -18,6 +18,7 @@ use crate::route::group::Shape;
 use crate::route::index::Index;
 use crate::route::projection::Projection;
 use crate::route::throttle::Keying;
+use crate::rule::Alone;
 
 /// Where a subscription belongs: a group, and in it the variant with its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,14 +184,14 @@ impl Groups {
 
     fn insert(&mut self, hash: u64, shape: Shape) -> GroupId {
         let relation = Arc::clone(&shape.projection.relation);
-        let rule = shape.rule.clone();
+        let cover = shape.rule.cover(&Alone);
         let group = self.groups.insert(Group::new(shape));
         let (groups, hasher) = (&self.groups, &self.hasher);
         let rehash =
             |known: &u32| groups.get(widen(*known)).map_or(0, |it| hash_of(hasher, &it.shape));
         let narrow = u32::try_from(group).expect("a shard has fewer than 2^32 groups");
         self.by_shape.insert_unique(hash, narrow, rehash);
-        self.table_mut(&relation).index.insert(group, &rule);
+        self.table_mut(&relation).index.insert(group, &cover);
         group
     }
 
@@ -202,7 +203,7 @@ impl Groups {
         }
         let relation = group.shape.projection.relation.id;
         if let Some(table) = self.tables.get_mut(&relation) {
-            table.index.remove(id, &group.shape.rule);
+            table.index.remove(id, &group.shape.rule.cover(&Alone));
             drop(group);
             table.projections.retain(|projection| Rc::strong_count(projection) > 1);
             if table.index.is_empty() && table.projections.is_empty() {

@@ -1,8 +1,9 @@
 //! From a change to the groups that may want it.
 //!
 //! A group whose rule demands that a column equals a value stands under (column, value), where the
-//! value is the text that the stream would carry; a probe takes the cell's bytes as they lie. The
-//! rest is scanned. A change costs what it may match, not what is connected.
+//! value is the text that the stream would carry; a probe takes the cell's bytes as they lie. One
+//! that demands one of several stands under each of them. The rest is scanned. A change costs what
+//! it may match, not what is connected.
 
 use std::collections::HashMap;
 
@@ -12,7 +13,8 @@ use crate::change::tuple::Cell;
 use crate::change::tuple::Row;
 use crate::route::group::GroupId;
 use crate::route::image::Images;
-use crate::rule::Rule;
+use crate::rule::Cover;
+use crate::rule::Equality;
 
 /// The groups that demand a value, by the text that the stream carries for it.
 type ByValue = HashMap<Box<[u8]>, SmallVec<[u32; 2]>>;
@@ -22,48 +24,64 @@ type ByValue = HashMap<Box<[u8]>, SmallVec<[u32; 2]>>;
 pub(crate) struct Index {
     by_value: Vec<(usize, ByValue)>,
     scanned: Vec<u32>,
+    /// Those that no row can fulfil now.
+    hidden: Vec<u32>,
+    /// How many groups stand under values of several columns, so that a change may find one twice.
+    spread: usize,
 }
 
 impl Index {
     /// Whether no group is in it.
     pub(crate) fn is_empty(&self) -> bool {
-        self.scanned.is_empty() && self.by_value.is_empty()
+        self.scanned.is_empty() && self.by_value.is_empty() && self.hidden.is_empty()
     }
 
-    /// Files a group under its rule.
-    pub(crate) fn insert(&mut self, group: GroupId, rule: &Rule) {
+    /// Files a group under what its rule can be found by.
+    pub(crate) fn insert(&mut self, group: GroupId, cover: &Cover) {
         let group = narrow(group);
-        let Some(equality) = rule.equality() else {
+        let Cover::Values(columns) = cover else {
             self.scanned.push(group);
             return;
         };
-        let known = self.by_value.iter().position(|(column, _)| *column == equality.column);
-        let at = known.unwrap_or_else(|| {
-            self.by_value.push((equality.column, HashMap::new()));
-            self.by_value.len() - 1
-        });
-        let Some((_, groups)) = self.by_value.get_mut(at) else { return };
-        for value in equality.texts {
-            let under = groups.entry(value).or_default();
-            // The same value may stand twice in a rule.
-            if under.last() != Some(&group) {
-                under.push(group);
+        if columns.is_empty() {
+            self.hidden.push(group);
+        }
+        self.spread += usize::from(columns.len() > 1);
+        for Equality { column, texts } in columns {
+            let known = self.by_value.iter().position(|(known, _)| known == column);
+            let at = known.unwrap_or_else(|| {
+                self.by_value.push((*column, HashMap::new()));
+                self.by_value.len() - 1
+            });
+            let Some((_, groups)) = self.by_value.get_mut(at) else { return };
+            for value in texts {
+                let under = match groups.get_mut(value) {
+                    Some(under) => under,
+                    None => groups.entry(value.clone()).or_default(),
+                };
+                // The same value may stand twice in a rule.
+                if under.last() != Some(&group) {
+                    under.push(group);
+                }
             }
         }
     }
 
-    /// Takes a group out again; `rule` is the one that it was filed under.
-    pub(crate) fn remove(&mut self, group: GroupId, rule: &Rule) {
+    /// Takes a group out again; `cover` is what it was filed under.
+    pub(crate) fn remove(&mut self, group: GroupId, cover: &Cover) {
         let group = narrow(group);
-        let Some(equality) = rule.equality() else {
+        let Cover::Values(columns) = cover else {
             self.scanned.retain(|other| *other != group);
             return;
         };
-        for (column, groups) in &mut self.by_value {
-            if *column != equality.column {
-                continue;
-            }
-            for value in &equality.texts {
+        if columns.is_empty() {
+            self.hidden.retain(|other| *other != group);
+        }
+        self.spread -= usize::from(columns.len() > 1);
+        for Equality { column, texts } in columns {
+            let known = self.by_value.iter_mut().find(|(known, _)| known == column);
+            let Some((_, groups)) = known else { continue };
+            for value in texts {
                 if let Some(under) = groups.get_mut(value) {
                     under.retain(|other| *other != group);
                     if under.is_empty() {
@@ -93,6 +111,7 @@ impl Index {
 
     /// Collects the groups that may want a change, each once.
     pub(crate) fn candidates(&self, images: &Images<'_>, into: &mut Vec<GroupId>) {
+        debug_assert!(into.is_empty(), "candidates are of one change");
         into.extend(self.scanned.iter().map(|group| widen(*group)));
         for (column, groups) in &self.by_value {
             let cell = |row: Option<&Row<'_>>| match row?.get(*column)? {
@@ -116,11 +135,15 @@ impl Index {
                 (None, None) => {}
             }
         }
+        if self.spread > 0 {
+            into.sort_unstable();
+            into.dedup();
+        }
     }
 
     /// Collects every group.
     pub(crate) fn all(&self, into: &mut Vec<GroupId>) {
-        into.extend(self.scanned.iter().map(|group| widen(*group)));
+        into.extend(self.scanned.iter().chain(&self.hidden).map(|group| widen(*group)));
         let values = self.by_value.iter().flat_map(|(_, groups)| groups.values());
         into.extend(values.flatten().map(|group| widen(*group)));
         into.sort_unstable();

@@ -22,7 +22,7 @@ use crate::rule::value::Value;
 /// share a verdict.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Rule {
-    term: Term,
+    pub(in crate::rule) term: Term,
     columns: Box<[usize]>,
 }
 
@@ -136,15 +136,9 @@ impl Rule {
     }
 }
 
-fn collect(term: &Term, columns: &mut Vec<usize>) {
+pub(in crate::rule) fn collect(term: &Term, columns: &mut Vec<usize>) {
     match term {
-        Term::Subquery(subquery) => {
-            let mut inside = Vec::new();
-            term.for_each_child(&mut |child| collect(child, &mut inside));
-            inside.extend(subquery.sources.iter().flat_map(Source::cells));
-            inside.retain(|place| *place < subquery.base());
-            columns.append(&mut inside);
-        }
+        Term::Subquery(subquery) => columns.append(&mut subquery.outer_columns()),
         Term::Column { column, .. } | Term::Same { column, .. } | Term::OneOf { column, .. } => {
             columns.push(*column);
         }

@@ -33,6 +33,7 @@ mod term;
 mod apply;
 mod sql;
 mod subquery;
+mod reach;
 pub mod policy;
 
 pub use compiled::Equality;
@@ -47,6 +48,9 @@ pub use expression::NODES_MAX;
 pub use expression::TEXT_BYTES_MAX;
 pub use filter::parse_filter;
 pub use parse::parse_where;
+pub use reach::Cover;
+pub use reach::Reach;
+pub use reach::Shift;
 pub use session::ClaimPath;
 pub use session::Session;
 pub use session::Settings;

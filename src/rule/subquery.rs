@@ -25,6 +25,7 @@ use std::ops::ControlFlow;
 use crate::change::id::RelationId;
 use crate::change::tuple::Cell;
 use crate::change::tuple::Row;
+use crate::rule::compiled::collect;
 use crate::rule::expression::Comparison;
 use crate::rule::term::Outcome;
 use crate::rule::term::Term;
@@ -146,6 +147,15 @@ pub(in crate::rule) struct Scope<'r, 'a> {
     pub(in crate::rule) others: &'r dyn Others,
 }
 
+/// What a column of the rows holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::rule) struct Texts {
+    /// Sorted, each once.
+    pub(in crate::rule) texts: Vec<Box<[u8]>>,
+    /// Whether it is NULL in some row.
+    pub(in crate::rule) or_null: bool,
+}
+
 impl<'r, 'a> Scope<'r, 'a> {
     /// A row, and nothing else.
     pub(in crate::rule) const fn alone(row: &'r [Cell<'a>]) -> Scope<'r, 'a> {
@@ -157,6 +167,28 @@ impl Subquery {
     /// The place in the stack where it begins: what lies below is not its own.
     pub(in crate::rule) fn base(&self) -> usize {
         self.sources.first().map_or(0, |source| source.base)
+    }
+
+    /// The places below its own that it reads, as often as it does.
+    pub(in crate::rule) fn outer_columns(&self) -> Vec<usize> {
+        let mut places = Vec::new();
+        self.for_each_term(&mut |term| collect(term, &mut places));
+        places.extend(self.sources.iter().flat_map(Source::cells));
+        places.retain(|place| *place < self.base());
+        places
+    }
+
+    /// Its terms, for whoever walks the tree.
+    pub(in crate::rule) fn for_each_term<'a>(&'a self, visit: &mut dyn FnMut(&'a Term)) {
+        match &self.asks {
+            Asks::Exists => {}
+            Asks::Quantified { operand, output, .. } => {
+                visit(operand);
+                visit(output);
+            }
+            Asks::Value { output } => visit(output),
+        }
+        visit(&self.condition);
     }
 
     /// What it says as a condition.
@@ -205,22 +237,21 @@ impl Subquery {
         firm(value)
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "groups are not found by them yet"))]
-    /// The texts that the place `at` of the stack has in those rows of which it is true, or may be
+    /// The texts that the place `at` of the stack has in those rows for which it is true, or may be
     /// true as far as `scope` tells; sorted. `None` where they are not known, or more than `limit`.
     pub(in crate::rule) fn texts(
         &self,
         scope: Scope<'_, '_>,
         at: usize,
         limit: usize,
-    ) -> Option<Vec<Box<[u8]>>> {
-        let mut texts = Vec::new();
+    ) -> Option<Texts> {
+        let (mut texts, mut or_null) = (Vec::new(), false);
         let mut is_known = true;
         let visited = self.for_each_row(scope, &mut |row, is_of_it| {
             match (row.row.get(at), is_of_it) {
                 (_, Err(Undecided::Unheld | Undecided::Fault(_))) => is_known = false,
                 (Some(Cell::Text(text)), _) => texts.push(Box::from(*text)),
-                (Some(Cell::Null), _) => {}
+                (Some(Cell::Null), _) => or_null = true,
                 _ => is_known = false,
             }
             let goes_on = is_known && texts.len() <= limit;
@@ -228,7 +259,7 @@ impl Subquery {
         });
         texts.sort_unstable();
         texts.dedup();
-        (is_known && visited.is_ok() && texts.len() <= limit).then_some(texts)
+        (is_known && visited.is_ok() && texts.len() <= limit).then_some(Texts { texts, or_null })
     }
 
     /// Calls `each` with every row of the sources for which the condition is true, and with those for
@@ -466,10 +497,14 @@ mod tests {
         let texts = |subquery: &Subquery, limit| {
             subquery.texts(Scope { row: &[], others: &MEMBERS }, 1, limit)
         };
-        let both = Some(vec![Box::from(*b"a"), Box::from(*b"b")]);
+        let some = |texts: &[&str], or_null| {
+            let texts = texts.iter().map(|text| text.as_bytes().into()).collect();
+            Some(Texts { texts, or_null })
+        };
+        let both = some(&["a", "b"], false);
         assert_eq!(texts(&exists("u7"), 2), both);
         assert_eq!(texts(&is_in("u7"), 2), both);
-        assert_eq!(texts(&is_in("u9"), 2), Some(Vec::new()));
+        assert_eq!(texts(&is_in("u9"), 2), some(&[], true));
         assert_eq!(texts(&exists("u7"), 1), None);
     }
 }

@@ -21,7 +21,6 @@ use crate::rule::value::Read;
 use crate::rule::value::Value;
 use crate::rule::value::pattern::Compiled;
 
-use crate::rule::subquery::Asks;
 use crate::rule::subquery::Scope;
 use crate::rule::subquery::Source;
 use crate::rule::subquery::Subquery;
@@ -168,17 +167,7 @@ impl Term {
                 arms.iter().flatten().for_each(&mut *visit);
                 visit(otherwise);
             }
-            Term::Subquery(subquery) => {
-                match &subquery.asks {
-                    Asks::Exists => {}
-                    Asks::Quantified { operand, output, .. } => {
-                        visit(operand);
-                        visit(output);
-                    }
-                    Asks::Value { output } => visit(output),
-                }
-                visit(&subquery.condition);
-            }
+            Term::Subquery(subquery) => subquery.for_each_term(visit),
         }
     }
 
