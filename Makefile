@@ -20,8 +20,9 @@ demo:
 test:
 	.ci/needs cargo fmt clippy cc postgres node nginx haproxy curl openssl systemd psycopg
 	cargo fmt --check
-	cargo clippy --all-targets --locked -- -D warnings
+	cargo clippy --all-targets --features otlp --locked -- -D warnings
 	.ci/tests
+	.ci/tests --features otlp --test otlp
 	cargo test --locked --doc
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
 	if [ -x tests/clients/run ]; then tests/clients/run; fi

@@ -13,6 +13,8 @@ pub mod rule;
 pub mod auth;
 // Whom we believe to be the database.
 pub mod tls;
+// What takes time and happens seldom, for a collector of traces.
+pub mod trace;
 // The log.
 pub mod logging;
 // What the daemon counts, and whether it does its work.

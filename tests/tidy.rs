@@ -8,51 +8,52 @@ use std::path::PathBuf;
 /// Each module with the modules that it may name, ground floor first. A module may name only
 /// modules that stand above it in this table, so the table cannot describe a cycle.
 const LAYERS: &[(&str, &[&str])] = &[
-    ("logging", &[]),
+    ("tls", &[]),
+    ("trace", &["tls"]),
+    ("logging", &["trace"]),
     ("metrics", &[]),
     ("inherit", &[]),
     ("admin", &["metrics", "inherit"]),
     ("control", &[]),
     ("gate", &["metrics"]),
-    ("tls", &[]),
     ("change", &[]),
     ("rule", &["change"]),
     ("auth", &[]),
     ("ring", &["change"]),
-    ("catalog", &["tls", "change", "rule"]),
-    ("ask", &["metrics", "change", "rule", "catalog"]),
+    ("catalog", &["tls", "trace", "change", "rule"]),
+    ("ask", &["trace", "metrics", "change", "rule", "catalog"]),
     ("route", &["metrics", "change", "rule", "auth", "ring", "catalog", "ask"]),
     ("dialect", &["change", "ring", "catalog", "route"]),
-    ("ingest", &["logging", "metrics", "tls", "change", "ring", "catalog"]),
-    ("serve", &["logging", "metrics", "gate", "auth", "route", "dialect"]),
+    ("ingest", &["trace", "logging", "metrics", "tls", "change", "ring", "catalog"]),
+    ("serve", &["trace", "logging", "metrics", "gate", "auth", "route", "dialect"]),
     (
         "console",
         &[
-            "metrics", "inherit", "control", "change", "auth", "catalog", "route", "dialect",
-            "ingest", "serve",
+            "trace", "metrics", "inherit", "control", "change", "auth", "catalog", "route",
+            "dialect", "ingest", "serve",
         ],
     ),
     (
         "config",
         &[
-            "logging", "control", "gate", "tls", "change", "rule", "auth", "ring", "catalog",
-            "ask", "route", "ingest", "serve", "console",
+            "trace", "logging", "control", "gate", "tls", "change", "rule", "auth", "ring",
+            "catalog", "ask", "route", "ingest", "serve", "console",
         ],
     ),
     (
         "daemon",
         &[
-            "logging", "metrics", "admin", "control", "inherit", "gate", "tls", "change", "rule",
-            "auth", "ring", "catalog", "ask", "route", "dialect", "ingest", "serve", "console",
-            "config",
+            "trace", "logging", "metrics", "admin", "control", "inherit", "gate", "tls", "change",
+            "rule", "auth", "ring", "catalog", "ask", "route", "dialect", "ingest", "serve",
+            "console", "config",
         ],
     ),
     (
         "cli",
         &[
-            "logging", "metrics", "control", "inherit", "gate", "tls", "change", "rule", "auth",
-            "ring", "catalog", "ask", "route", "dialect", "ingest", "serve", "console", "config",
-            "daemon",
+            "trace", "logging", "metrics", "control", "inherit", "gate", "tls", "change", "rule",
+            "auth", "ring", "catalog", "ask", "route", "dialect", "ingest", "serve", "console",
+            "config", "daemon",
         ],
     ),
 ];

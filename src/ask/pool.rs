@@ -14,6 +14,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio::time::sleep_until;
 use tokio::time::timeout;
+use tracing::Instrument;
+use tracing::Span;
 
 use crate::ask::Answer;
 use crate::ask::AskError;
@@ -28,6 +30,8 @@ use crate::ask::query::late;
 use crate::catalog::dial::Dial;
 use crate::change::lsn::Lsn;
 use crate::metrics::Metrics;
+use crate::trace::failed;
+use crate::trace::span;
 
 /// Memory is counted in units of this many bytes.
 const UNIT: usize = 1024;
@@ -190,7 +194,9 @@ fn tell(listeners: &[Listener], answer: &Result<Arc<Answer>, AskError>) {
 impl Office {
     async fn work(self, question: Arc<Question>, connection: Option<Connection>) -> Done {
         let (patience, began_at) = (self.settings.timeout, Instant::now());
-        let asking = Box::pin(timeout(patience * 2, self.ask(&question, connection)));
+        let span = span_of(&question);
+        let asking = self.ask(&question, connection).instrument(span.clone());
+        let asking = Box::pin(timeout(patience * 2, asking));
         let (connection, answer) = match asking.await {
             Ok((connection, answer)) => (connection, answer),
             // The connection is dropped; the server has a time limit of its own.
@@ -201,6 +207,7 @@ impl Office {
             self.metrics.snapshots.duration.observe(began_at.elapsed(), 1);
         }
         let answer = answer.map(Arc::new).map_err(|error| {
+            failed(&span, &error);
             let told = error.told(&self.settings);
             self.metrics.snapshots.failed.one(told.word());
             if told == AskError::Failed {
@@ -257,6 +264,19 @@ impl Office {
                 }
             }
         }
+    }
+}
+
+/// What the question is about, for who traces it.
+fn span_of(question: &Question) -> Span {
+    match question {
+        Question::Rows(select) => {
+            let (relation, role) = (&select.relation, &select.role);
+            let (schema, name) = (&*relation.schema, &*relation.name);
+            span!("ask.rows", schema = schema, relation = name, role = %role)
+        }
+        Question::Visible => span!("ask.visible"),
+        Question::Flush(_) => span!("ask.flush"),
     }
 }
 

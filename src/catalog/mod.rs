@@ -54,6 +54,8 @@ use crate::change::id::TypeId;
 use crate::change::relation::Relation;
 use crate::change::relation::RelationDescription;
 use crate::tls::TlsMode;
+use crate::trace::span;
+use crate::trace::traced;
 
 pub use error::CatalogError;
 
@@ -181,7 +183,7 @@ impl Catalog {
     /// [`CatalogError`]; the snapshot stays what it was.
     pub async fn refresh(&self) -> Result<bool, CatalogError> {
         let mut known = self.known.lock().await;
-        self.read(&mut known).await
+        traced(span!("catalog.read"), self.read(&mut known)).await
     }
 
     /// The relation that a `Relation` message of the stream describes, its types resolved.
@@ -204,7 +206,7 @@ impl Catalog {
             return Ok(relation);
         }
         known.described.insert(description.id);
-        self.read(&mut known).await?;
+        traced(span!("catalog.read"), self.read(&mut known)).await?;
         if let Some(relation) = self.shapes().find(description) {
             return Ok(relation);
         }

@@ -114,6 +114,10 @@ pub enum CliError {
     /// It can't be logged as asked for.
     #[error(transparent)]
     Logging(#[from] logging::LoggingError),
+    /// Traces can't be sent.
+    #[cfg(feature = "otlp")]
+    #[error(transparent)]
+    Traces(#[from] crate::trace::export::ExportError),
     /// The daemon stopped by itself.
     #[error(transparent)]
     Daemon(#[from] crate::daemon::DaemonError),

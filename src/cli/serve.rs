@@ -10,6 +10,8 @@ use crate::daemon;
 use crate::daemon::Signal;
 use crate::inherit;
 use crate::logging;
+#[cfg(feature = "otlp")]
+use crate::trace::export;
 
 /// Delivers changes until stopped (SIGTERM, or Ctrl-C)
 #[derive(Debug, Args)]
@@ -30,6 +32,9 @@ impl Serve {
         self.config.set.extend(log.map(|levels| format!("log.level={levels}")));
         inherit::prepare();
         let config = self.config.load()?;
+        // Sent to its end when this function ends.
+        #[cfg(feature = "otlp")]
+        let _traces = config.otlp.as_ref().map(export::start).transpose()?;
         logging::change(&config.log)?;
         for warning in &config.warnings {
             tracing::warn!("{warning}");

@@ -57,6 +57,7 @@ pub(super) fn config(reader: &mut Reader) -> Config {
         drain: Duration::from_secs(reader.integer("drain.seconds")),
         watch: reader.boolean("reload.watch"),
         log: log(reader),
+        otlp: operate::otlp(reader),
         tables: tables(reader),
         warnings: Vec::new(),
         values: Values::default(),

@@ -45,6 +45,7 @@ use crate::ingest::budget;
 use crate::rule::Expression;
 use crate::rule::Settings;
 use crate::tls::server::Files;
+use crate::trace::Endpoint;
 
 pub use mistake::{ConfigError, Mistake, Origin};
 pub use values::Values;
@@ -84,6 +85,8 @@ pub struct Config {
     pub watch: bool,
     /// What is logged, as `--log` has it.
     pub log: String,
+    /// Where traces are sent.
+    pub otlp: Option<Endpoint>,
     /// Settings that the database's own policies read, made of claims.
     pub settings: Settings,
     /// The sections `table`, in their order; no name twice.

@@ -9,6 +9,7 @@ use crate::config::read::Reader;
 use crate::console::settings::Settings;
 use crate::console::settings::Tls;
 use crate::console::users::Users;
+use crate::trace::Endpoint;
 
 /// How long a login may take.
 const STARTUP: Duration = Duration::from_secs(10);
@@ -59,6 +60,21 @@ pub(super) fn console(reader: &mut Reader) -> Settings {
         startup: STARTUP,
         idle: Duration::from_secs(reader.integer("console.idle_seconds")),
     }
+}
+
+/// Section `otlp`.
+pub(super) fn otlp(reader: &mut Reader) -> Option<Endpoint> {
+    let text = reader.text("otlp.endpoint")?;
+    if cfg!(not(feature = "otlp")) {
+        let message = "this program was built without the feature otlp, so it can't send traces; \
+                       leave the key out, or build it with `cargo build --release --features otlp`";
+        reader.mistake("otlp.endpoint", message.to_owned());
+        return None;
+    }
+    Endpoint::parse(&text).or_else(|| {
+        let expected = "an address of scheme http or https, as in http://127.0.0.1:4318";
+        reader.wrong("otlp.endpoint", expected)
+    })
 }
 
 fn users(reader: &mut Reader) -> Users {

@@ -366,3 +366,11 @@ fn drop_ins_go_over_the_file_in_the_order_of_their_names_and_add_to_what_repeats
     assert_eq!(config.window.age.as_secs(), 10);
     assert!(config.warnings.iter().any(|warning| warning.contains("did you mean window.seconds?")));
 }
+
+#[test]
+fn traces_take_a_program_that_was_built_for_them() {
+    let text = format!("{LEAST}otlp.endpoint = 'collector:4318'\n");
+    let mistakes = mistakes("otlp", &text, Layers::default());
+    let expected = if cfg!(feature = "otlp") { "of scheme http" } else { "the feature otlp" };
+    assert!(mistakes.contains(expected), "{mistakes}");
+}

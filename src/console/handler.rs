@@ -45,6 +45,8 @@ use crate::console::parse::parse;
 use crate::console::show;
 use crate::console::split::statements;
 use crate::console::wire;
+use crate::trace::span;
+use crate::trace::traced;
 
 /// One connection.
 pub(crate) struct Session {
@@ -123,7 +125,10 @@ impl Session {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         let carried_out = match parse(text) {
-            Ok(statement) => self.execute(client, &statement, &Format::UnifiedText, false).await,
+            Ok(statement) => {
+                let execute = self.execute(client, &statement, &Format::UnifiedText, false);
+                traced(span!("console.statement", tag = statement.tag()), execute).await
+            }
             Err(refused) => Err(wire::error(refused)),
         };
         carried_out.map_err(|error| wire::shifted(error, query, text))
@@ -223,6 +228,7 @@ impl ExtendedQueryHandler for Session {
             let refused = Refused::new("0A000", message);
             return Err(wire::error(refused.hint("LIMIT n ends it after so many rows.")));
         }
-        self.execute(client, statement, &portal.result_column_format, true).await
+        let execute = self.execute(client, statement, &portal.result_column_format, true);
+        traced(span!("console.statement", tag = statement.tag()), execute).await
     }
 }

@@ -39,6 +39,8 @@ use crate::logging;
 use crate::logging::notice;
 use crate::route::policy::Policies;
 use crate::serve::inspect::Inspector;
+use crate::trace::span;
+use crate::trace::traced;
 
 /// How long the database may take to say what it knows of roles and tables that are new. Later it
 /// is asked again, as always.
@@ -100,7 +102,7 @@ impl Reloader {
             let began = now.into_iter().chain([NotifyState::Reloading]);
             systemd(&began.collect::<Vec<_>>());
         }
-        let reloaded = self.read_and_adopt().await;
+        let reloaded = traced(span!("daemon.reload"), self.read_and_adopt()).await;
         if is_ready {
             systemd(&[NotifyState::Ready]);
         }

@@ -34,6 +34,8 @@ use crate::metrics::Metrics;
 use crate::metrics::health::Beat;
 use crate::metrics::ingest::IngestMeter;
 use crate::ring::feed::Feed;
+use crate::trace::span;
+use crate::trace::traced;
 
 /// Streams until the stage is stopped, over as many connections as it takes.
 pub(crate) async fn run(stage: Stage) -> Result<(), IngestError> {
@@ -149,7 +151,10 @@ impl Ingest {
         let stream = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
-            stream = beat.while_waiting(self.open()) => stream?,
+            stream = beat.while_waiting(traced(
+                span!("ingest.connect", slot = %self.settings.slot.name),
+                self.open(),
+            )) => stream?,
         };
         self.meter().connections.add_alone(1);
         tracing::info!(lsn = %self.progress.head(), "the stream begins");

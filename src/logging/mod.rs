@@ -20,6 +20,8 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::Registry;
 use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::filter::ParseError;
+#[cfg(feature = "otlp")]
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -27,6 +29,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::logging::journal::Journal;
 use crate::logging::json::Json;
 use crate::logging::repeat::Repeats;
+use crate::trace;
 
 pub mod notice;
 mod fields;
@@ -77,7 +80,8 @@ pub fn filter(levels: &str) -> Result<EnvFilter, LoggingError> {
         .split(',')
         .filter(|level| !TALKATIVE.iter().any(|library| level.trim().starts_with(library)));
     let theirs = TALKATIVE.iter().map(|library| format!("{library}=info"));
-    let all: Vec<String> = ours.map(str::to_owned).chain(theirs).collect();
+    let spans = format!("{}={}", trace::TARGET, if spans_are_wanted() { "info" } else { "off" });
+    let all: Vec<String> = ours.map(str::to_owned).chain(theirs).chain([spans]).collect();
     Ok(EnvFilter::builder().parse(all.join(","))?)
 }
 
@@ -88,8 +92,10 @@ pub fn filter(levels: &str) -> Result<EnvFilter, LoggingError> {
 /// [`LoggingError`] when `levels` is not understood, or the journal was asked for and is not there.
 pub fn start(levels: &str, format: Format) -> Result<(), LoggingError> {
     let (levels, handle) = reload::Layer::new(filter(levels)?);
-    let subscriber =
-        tracing_subscriber::registry().with(levels).with(Repeats::default()).with(output(format)?);
+    let subscriber = tracing_subscriber::registry().with(levels);
+    #[cfg(feature = "otlp")]
+    let subscriber = subscriber.with(trace::export::layer());
+    let subscriber = subscriber.with(Repeats::default()).with(output(format)?);
     if subscriber.try_init().is_ok() {
         let _first = LEVELS.set(handle);
     }
@@ -110,6 +116,14 @@ pub fn change(levels: &str) -> Result<(), LoggingError> {
     Ok(())
 }
 
+/// Whether somebody takes spans. They are off for everybody else.
+fn spans_are_wanted() -> bool {
+    #[cfg(feature = "otlp")]
+    return trace::export::is_started();
+    #[cfg(not(feature = "otlp"))]
+    false
+}
+
 /// Where the events go, as the format says.
 fn output<S>(format: Format) -> Result<Box<dyn Layer<S> + Send + Sync>, LoggingError>
 where
@@ -124,12 +138,16 @@ where
         if is_journal() { human.without_time().boxed() } else { human.boxed() }
     };
     let journal = || Journal::open(Path::new(journal::SOCKET));
-    Ok(match format {
+    let output: Box<dyn Layer<S> + Send + Sync> = match format {
         Format::Auto if is_journal() => journal().map_or_else(|_| human(), Journal::boxed),
         Format::Auto | Format::Human => human(),
         Format::Json => stderr.event_format(Json).boxed(),
         Format::Journald => journal().map_err(LoggingError::Journal)?.boxed(),
-    })
+    };
+    // Spans would stand in front of each line that is logged inside of them.
+    #[cfg(feature = "otlp")]
+    let output = output.with_filter(filter_fn(|it| !trace::export::is_span(it))).boxed();
+    Ok(output)
 }
 
 /// Whether journald reads our stderr: systemd says which file that is, and it may not be stderr any

@@ -29,6 +29,8 @@ use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
+use tracing::Instrument;
+use tracing::field::Empty;
 use tungstenite::handshake::derive_accept_key;
 
 use crate::gate::Entry;
@@ -47,6 +49,8 @@ use crate::serve::origin::Asker;
 use crate::serve::rows;
 use crate::serve::visit::Line;
 use crate::serve::websocket;
+use crate::trace::span;
+use crate::trace::traced;
 
 /// The longest head of a request, and what hyper holds back for a client that does not read.
 const BUFFER: usize = 64 << 10;
@@ -63,6 +67,7 @@ pub(crate) async fn connection(front: Rc<Front>, socket: TcpStream, entry: Entry
         return Box::pin(serve(front, socket, entry)).await;
     };
     let handshake = TlsAcceptor::from(Arc::clone(config)).accept(socket);
+    let handshake = traced(span!("serve.tls"), handshake);
     match Box::pin(timeout(settings.handshake, handshake)).await {
         Ok(Ok(stream)) => Box::pin(serve(front, stream, entry)).await,
         Ok(Err(error)) => {
@@ -84,7 +89,12 @@ where
     let line = Rc::new(Line::new(entry));
     let service = service_fn(|request| {
         let (front, line) = (Rc::clone(&front), Rc::clone(&line));
-        async move { Ok::<_, Infallible>(respond(&front, &line, request).await) }
+        async move {
+            let span = span!("serve.request", route = route(request.uri().path()), status = Empty);
+            let answer = respond(&front, &line, request).instrument(span.clone()).await;
+            span.record("status", answer.status().as_u16());
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -124,6 +134,17 @@ fn bound_silence(front: &Front, socket: &TcpStream) {
     let unanswered = settings.silence.saturating_sub(ping).max(Duration::from_secs(1));
     if let Err(error) = SockRef::from(socket).set_tcp_user_timeout(Some(unanswered)) {
         tracing::debug!(%error, "a socket takes no TCP_USER_TIMEOUT");
+    }
+}
+
+/// What is asked for, in our own words.
+fn route(path: &str) -> &'static str {
+    match path {
+        "/v1/ws" => "ws",
+        "/v1/events" => "events",
+        "/v1/changes" => "changes",
+        "/v1/rows" => "rows",
+        _ => "other",
     }
 }
 

@@ -69,6 +69,13 @@ pub(super) const KEYS: &[Key] = &[
     )
     .fixed(),
     key(
+        "otlp.endpoint",
+        Kind::Text,
+        None,
+        "Where traces are sent, by OTLP over HTTP: `http://127.0.0.1:4318`, to which `/v1/traces` is added, or an address with its path. Only in a program that was built with the feature `otlp`. Default: nowhere.",
+    )
+    .fixed(),
+    key(
         "log.level",
         Kind::Text,
         Some("info"),
