@@ -55,6 +55,7 @@ pub mod settings;
 mod console;
 mod control;
 mod poll;
+mod keys;
 pub mod reload;
 mod begin;
 mod listen;
@@ -244,6 +245,7 @@ impl Daemon {
         let stream = daemon.orders.clone();
         let desk = Desk { orders, reloader, stream, metrics: Arc::clone(&metrics) };
         daemon.tasks.spawn(poll::catalog(catalog, Arc::clone(&metrics)));
+        daemon.tasks.spawn(keys::look(daemon.revisions(), Arc::clone(&metrics)));
         daemon.tasks.spawn(pool.run());
         daemon.watch_files(config);
         daemon.tasks.spawn(notify::run(metrics));

@@ -123,6 +123,12 @@ pub struct AuthMeter {
     pub accepted: Counter,
     /// Those that were not, by the reason.
     pub rejected: Tally,
+    /// Looks at published keys.
+    pub looks: Counter,
+    /// Those that brought nothing, by the reason.
+    pub failed_looks: Tally,
+    /// How many published keys count.
+    pub published_keys: Gauge,
 }
 
 impl Default for Metrics {

@@ -18,7 +18,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("gate", &["metrics"]),
     ("change", &[]),
     ("rule", &["change"]),
-    ("auth", &[]),
+    ("auth", &["tls"]),
     ("ring", &["change"]),
     ("catalog", &["tls", "trace", "change", "rule"]),
     ("ask", &["trace", "metrics", "change", "rule", "catalog"]),

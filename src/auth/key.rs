@@ -1,6 +1,11 @@
 //! A key of the settings, checked and ready to verify with.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
+use ring::digest;
 
 use super::settings::{Key, Material, Secret};
 
@@ -55,11 +60,32 @@ impl Key {
 }
 
 /// A key whose kind has been compared with its algorithm.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct ReadyKey {
     pub(super) algorithm: Algorithm,
     pub(super) kid: Option<String>,
     pub(super) decoding: DecodingKey,
+    /// What the key is, so that it is known again.
+    print: [u8; 32],
+    /// What the claims that it has signed hold on to.
+    pub(super) signer: Arc<Signer>,
+}
+
+/// A key as those see it whose token it has signed: it counts, or it was withdrawn.
+#[derive(Debug, Default)]
+pub(super) struct Signer {
+    withdrawn: AtomicBool,
+}
+
+impl Signer {
+    /// Ends what was opened with the key.
+    pub(super) fn withdraw(&self) {
+        self.withdrawn.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_withdrawn(&self) -> bool {
+        self.withdrawn.load(Ordering::Relaxed)
+    }
 }
 
 impl ReadyKey {
@@ -71,12 +97,59 @@ impl ReadyKey {
             (Material::PublicPem(_), AlgorithmFamily::Hmac) => return Err(KeyError::SecretNeeded),
             (Material::PublicPem(pem), family) => public_key(pem, family)?,
         };
+        let bytes = match &key.material {
+            Material::Secret(secret) => secret.expose(),
+            Material::PublicPem(pem) => pem,
+        };
+        ReadyKey::of(decoding, key.algorithm, key.kid.clone(), &[bytes])
+    }
+
+    /// A key of that algorithm, made of `parts`.
+    pub(super) fn of(
+        decoding: DecodingKey,
+        algorithm: Algorithm,
+        kid: Option<String>,
+        parts: &[&[u8]],
+    ) -> Result<ReadyKey, KeyError> {
         // The provider looks at the key (the point is on the curve, the length is right) before it
         // looks at the signature, and says so only here; an empty signature is merely `false`.
-        jsonwebtoken::crypto::verify("", b"", &decoding, key.algorithm)
+        jsonwebtoken::crypto::verify("", b"", &decoding, algorithm)
             .map_err(|_| KeyError::WrongKind)?;
-        Ok(ReadyKey { algorithm: key.algorithm, kid: key.kid.clone(), decoding })
+        let mut hash = digest::Context::new(&digest::SHA256);
+        for part in parts {
+            hash.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+            hash.update(part);
+        }
+        let mut print = [0; 32];
+        print.copy_from_slice(hash.finish().as_ref());
+        Ok(ReadyKey { algorithm, kid, decoding, print, signer: Arc::default() })
     }
+
+    /// Whether it answers to the same name and algorithm, so that a token can't say which it means.
+    pub(super) fn is_named_as(&self, other: &ReadyKey) -> bool {
+        self.kid.is_some() && self.kid == other.kid && self.algorithm == other.algorithm
+    }
+
+    /// Whether it is the same key for the same algorithm, whatever it is called.
+    pub(super) fn is(&self, other: &ReadyKey) -> bool {
+        self.algorithm == other.algorithm && self.print == other.print
+    }
+}
+
+/// Lets `new` keys follow on `old` ones: a key that stays is the same to whom it has signed for.
+pub(super) fn succeed(old: &[ReadyKey], new: &mut [ReadyKey]) {
+    for key in new.iter_mut() {
+        let before = old.iter().find(|before| before.is(key) && !before.signer.is_withdrawn());
+        if let Some(before) = before {
+            key.signer = Arc::clone(&before.signer);
+        }
+    }
+}
+
+/// Withdraws those of `old` that are not among `new`; gives how many.
+pub(super) fn withdraw(old: &[ReadyKey], new: &[ReadyKey]) -> usize {
+    let gone = old.iter().filter(|key| !new.iter().any(|other| other.is(key)));
+    gone.map(|key| key.signer.withdraw()).count()
 }
 
 fn secret_key(secret: &Secret) -> Result<DecodingKey, KeyError> {

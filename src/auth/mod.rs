@@ -3,6 +3,8 @@
 //! ```text
 //! settings ──▶ Verifier::new         once, at start: every key is read and checked
 //! token ─────▶ Verifier::verify ──▶ Claims ──▶ route (role, policies), serve (expiry)
+//!                 ▲ keys
+//! issuers ────▶ Source::look         again and again, by the daemon
 //! ```
 //!
 //! # Invariants
@@ -22,9 +24,12 @@ pub mod token;
 
 mod json;
 mod key;
+pub mod jwk;
+pub mod fetch;
+pub mod source;
 pub mod sign;
 
 pub use claims::Claims;
 pub use key::KeyError;
-pub use settings::{Key, Material, Secret, Settings};
+pub use settings::{Key, Material, Published, Secret, Settings};
 pub use token::{AuthError, TokenError, Verifier};

@@ -1,7 +1,10 @@
 //! What `auth` wants to be told.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
+
+use hyper::Uri;
 
 use jsonwebtoken::Algorithm;
 
@@ -13,6 +16,9 @@ use jsonwebtoken::Algorithm;
 pub struct Settings {
     /// The keys that may have signed a token.
     pub keys: Vec<Key>,
+
+    /// Where issuers publish more of them.
+    pub published: Vec<Published>,
 
     /// Where the role is in the claims: `["role"]`, or a path such as `["app_metadata", "role"]`.
     pub role_claim: Vec<String>,
@@ -37,6 +43,12 @@ pub struct Settings {
     /// 30 s unless told: machines that keep time at all are closer than that.
     pub leeway: Duration,
 
+    /// How long a session whose token is over may take to bring another.
+    ///
+    /// 10 s unless told: a client that was told of the expiry a minute before needs none of it, and
+    /// one that does not listen has no changes meanwhile.
+    pub grace: Duration,
+
     /// Whether a token must have an `exp`. Yes unless told: a session lives for days, and without
     /// an expiry nothing would ever end what a leaked token allows.
     pub expiry_required: bool,
@@ -46,6 +58,7 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             keys: Vec::new(),
+            published: Vec::new(),
             role_claim: vec!["role".to_owned()],
             roles: Vec::new(),
             default_role: None,
@@ -53,6 +66,7 @@ impl Default for Settings {
             audience: Vec::new(),
             issuer: Vec::new(),
             leeway: Duration::from_secs(30),
+            grace: Duration::from_secs(10),
             expiry_required: true,
         }
     }
@@ -70,6 +84,33 @@ pub struct Key {
 
     /// The key itself.
     pub material: Material,
+}
+
+/// Where an issuer publishes its keys: a set (RFC 7517) at an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// The address; `https`, or `http` where the settings allowed it.
+    pub url: Uri,
+
+    /// Who issues tokens that these keys sign: `iss` has to be one of them. Empty: what
+    /// [`Settings::issuer`] says.
+    pub issuer: Vec<String>,
+
+    /// The algorithms for which its keys count. Empty: each key says.
+    pub algorithms: Vec<Algorithm>,
+
+    /// The authorities of its certificate, in PEM. Absent: the operating system's.
+    pub ca_file: Option<PathBuf>,
+
+    /// The longest time between two looks at it. It may ask for a shorter one (`max-age`).
+    pub refresh: Duration,
+
+    /// The shortest time between two looks, whoever shows tokens with whatever `kid`, and whatever
+    /// it asks for.
+    pub refetch: Duration,
+
+    /// How long its keys count after the last time that it could be read.
+    pub keep: Duration,
 }
 
 /// What a signature is checked with.

@@ -8,17 +8,20 @@
 //! The order is: size, form, header, key, signature, and only then the claims. Nothing in the
 //! claims is looked at before the signature over them has been verified.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::Algorithm;
+use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use serde_json::{Map, Value};
 
 use super::claims::Claims;
 use super::json;
-use super::key::{KeyError, ReadyKey};
+use super::key;
+use super::key::{KeyError, ReadyKey, Signer};
 use super::settings::Settings;
+use super::source::{Source, Wait};
 
 /// How many bytes a token may have. Larger ones are refused before they are looked at.
 pub const TOKEN_LEN_MAX: usize = 8 * 1024;
@@ -128,6 +131,8 @@ impl TokenError {
 #[derive(Debug)]
 pub struct Verifier {
     keys: Vec<ReadyKey>,
+    /// Keys that issuers publish.
+    sources: Vec<Arc<Source>>,
     settings: Settings,
     /// Made once: every client without a token shares them.
     anonymous: Option<Claims>,
@@ -151,17 +156,67 @@ impl Verifier {
                 algorithm: key.algorithm,
                 source,
             })?;
-            let same = |other: &ReadyKey| {
-                other.kid.is_some() && other.kid == ready.kid && other.algorithm == ready.algorithm
-            };
-            if let Some(first) = keys.iter().position(same) {
+            if let Some(first) = keys.iter().position(|other| other.is_named_as(&ready)) {
                 return Err(AuthError::SameKid { first: first + 1, second: position });
             }
             keys.push(ready);
         }
         settings.keys.clear();
+        let published = std::mem::take(&mut settings.published).into_iter();
+        let sources = published.map(|one| Arc::new(Source::new(one))).collect();
         let anonymous = anonymous(&settings);
-        Ok(Verifier { keys, settings, anonymous })
+        Ok(Verifier { keys, sources, settings, anonymous })
+    }
+
+    /// The same, following on the one that verified before: a key that stays is the same key to
+    /// those whose tokens it has signed, and what was fetched need not be fetched again.
+    ///
+    /// # Errors
+    ///
+    /// As [`Verifier::new`]; nothing has changed then.
+    pub fn after(before: &Verifier, settings: Settings) -> Result<Verifier, AuthError> {
+        let mut verifier = Verifier::new(settings)?;
+        key::succeed(&before.keys, &mut verifier.keys);
+        for source in &mut verifier.sources {
+            let same = |other: &&Arc<Source>| other.settings() == source.settings();
+            if let Some(same) = before.sources.iter().find(same) {
+                *source = Arc::clone(same);
+            }
+        }
+        Ok(verifier)
+    }
+
+    /// Withdraws every key that `next`, which was made [`after`](Verifier::after) this one, does not
+    /// have: what their tokens opened ends.
+    pub fn give_way_to(&self, next: &Verifier) {
+        key::withdraw(&self.keys, &next.keys);
+        let is_next = |source: &Arc<Source>| next.sources.iter().any(|it| Arc::ptr_eq(it, source));
+        for source in self.sources.iter().filter(|source| !is_next(source)) {
+            source.abandon();
+        }
+    }
+
+    /// The keys that issuers publish, for who looks after them.
+    #[must_use]
+    pub fn sources(&self) -> &[Arc<Source>] {
+        &self.sources
+    }
+
+    /// Lets the key be looked for that a token names, where no key has that name. What is returned
+    /// waits for the end of that; then the token may be verified again. Nothing is returned where
+    /// it would be of no use.
+    #[must_use]
+    pub fn look_for_key(&self, token: &str) -> Option<Wait> {
+        if self.sources.is_empty() || token.len() > TOKEN_LEN_MAX {
+            return None;
+        }
+        let header = Header::read(token.split('.').next()?).ok()?;
+        let kid = header.kid.as_deref()?;
+        let keys = Keys::of(self);
+        if header.algorithm.family() == AlgorithmFamily::Hmac || keys.has(&header) {
+            return None;
+        }
+        Wait::new(self.sources.iter().filter_map(|source| source.want(kid)).collect())
     }
 
     /// Verifies one token, as of now.
@@ -200,7 +255,7 @@ impl Verifier {
         };
         let claims = Value::Object(claims);
         let role = self.role(&claims)?.to_owned();
-        Ok(Claims::new(claims, &role, expires_at))
+        Ok(Claims::new(claims, &role, expires_at, None))
     }
 
     fn verify_at(&self, token: &str, now: SystemTime) -> Result<Claims, TokenError> {
@@ -212,50 +267,16 @@ impl Verifier {
         let header = Header::read(header)?;
         let payload = decode(payload)?;
         decode(signature)?;
-        self.verify_signature(&header, message, signature)?;
+        let keys = Keys::of(self);
+        let (signer, issuer) = keys.signer(&header, message, signature)?;
 
         let claims = json::object(&payload).map_err(|json::Ambiguous| TokenError::Malformed)?;
         let expires_at = self.check_times(&claims, now)?;
         self.check_audience(&claims)?;
-        self.check_issuer(&claims)?;
+        check_issuer(issuer, &claims)?;
         let claims = Value::Object(claims);
         let role = self.role(&claims)?.to_owned();
-        Ok(Claims::new(claims, &role, expires_at))
-    }
-
-    fn verify_signature(
-        &self,
-        header: &Header,
-        message: &str,
-        signature: &str,
-    ) -> Result<(), TokenError> {
-        let named = header.kid.is_some()
-            && self
-                .keys
-                .iter()
-                .any(|key| header.algorithm == key.algorithm && key.kid == header.kid);
-        let mut tried = false;
-        for key in self.keys.iter().filter(|key| key.algorithm == header.algorithm) {
-            let meant = match (&header.kid, named) {
-                (None, _) => true,
-                (Some(_), true) => key.kid == header.kid,
-                (Some(_), false) => key.kid.is_none(),
-            };
-            if !meant {
-                continue;
-            }
-            tried = true;
-            let verdict = jsonwebtoken::crypto::verify(
-                signature,
-                message.as_bytes(),
-                &key.decoding,
-                key.algorithm,
-            );
-            if matches!(verdict, Ok(true)) {
-                return Ok(());
-            }
-        }
-        Err(if tried { TokenError::Signature } else { TokenError::UnknownKey })
+        Ok(Claims::new(claims, &role, expires_at, Some(Arc::clone(signer))))
     }
 
     /// Compares `exp`, `nbf` and `iat` with the clock; gives the time when the leeway after `exp`
@@ -299,13 +320,6 @@ impl Verifier {
         if meant { Ok(()) } else { Err(TokenError::Audience) }
     }
 
-    fn check_issuer(&self, claims: &Map<String, Value>) -> Result<(), TokenError> {
-        let wanted = &self.settings.issuer;
-        let issuer = claims.get("iss").and_then(Value::as_str);
-        let trusted = issuer.is_some_and(|issuer| wanted.iter().any(|one| one == issuer));
-        if trusted || wanted.is_empty() { Ok(()) } else { Err(TokenError::Issuer) }
-    }
-
     fn role<'a>(&'a self, claims: &'a Value) -> Result<&'a str, TokenError> {
         let path = &self.settings.role_claim;
         match path.iter().try_fold(claims, |value, name| value.get(name)) {
@@ -316,13 +330,81 @@ impl Verifier {
     }
 }
 
+/// Every key that may have signed a token, as of one moment, with who may have issued it then.
+struct Keys<'a> {
+    own: &'a Verifier,
+    published: Vec<(Arc<Vec<ReadyKey>>, &'a [String])>,
+}
+
+impl Keys<'_> {
+    fn of(verifier: &Verifier) -> Keys<'_> {
+        let global = &verifier.settings.issuer;
+        let published = verifier.sources.iter().map(|source| {
+            let issuer = &source.settings().issuer;
+            (source.keys(), if issuer.is_empty() { global } else { issuer }.as_slice())
+        });
+        Keys { own: verifier, published: published.collect() }
+    }
+
+    fn all(&self) -> impl Iterator<Item = (&ReadyKey, &[String])> {
+        let issuer = self.own.settings.issuer.as_slice();
+        let own = self.own.keys.iter().map(move |key| (key, issuer));
+        let published = self.published.iter();
+        own.chain(published.flat_map(|(keys, issuer)| keys.iter().map(|key| (key, *issuer))))
+    }
+
+    /// Whether there is a key of the name and algorithm that a token's header gives.
+    fn has(&self, header: &Header) -> bool {
+        header.kid.is_some()
+            && self.all().any(|(key, _)| header.algorithm == key.algorithm && key.kid == header.kid)
+    }
+
+    /// The key that has signed the message, and who may have issued it.
+    fn signer(
+        &self,
+        header: &Header,
+        message: &str,
+        signature: &str,
+    ) -> Result<(&Arc<Signer>, &[String]), TokenError> {
+        let named = self.has(header);
+        let mut tried = false;
+        for (key, issuer) in self.all().filter(|(key, _)| key.algorithm == header.algorithm) {
+            let meant = match (&header.kid, named) {
+                (None, _) => true,
+                (Some(_), true) => key.kid == header.kid,
+                (Some(_), false) => key.kid.is_none(),
+            };
+            if !meant {
+                continue;
+            }
+            tried = true;
+            let verdict = jsonwebtoken::crypto::verify(
+                signature,
+                message.as_bytes(),
+                &key.decoding,
+                key.algorithm,
+            );
+            if matches!(verdict, Ok(true)) {
+                return Ok((&key.signer, issuer));
+            }
+        }
+        Err(if tried { TokenError::Signature } else { TokenError::UnknownKey })
+    }
+}
+
+fn check_issuer(wanted: &[String], claims: &Map<String, Value>) -> Result<(), TokenError> {
+    let issuer = claims.get("iss").and_then(Value::as_str);
+    let trusted = issuer.is_some_and(|issuer| wanted.iter().any(|one| one == issuer));
+    if trusted || wanted.is_empty() { Ok(()) } else { Err(TokenError::Issuer) }
+}
+
 fn anonymous(settings: &Settings) -> Option<Claims> {
     let role = settings.anonymous_role.as_deref()?;
     let mut claims = Value::String(role.to_owned());
     for name in settings.role_claim.iter().rev() {
         claims = Value::Object(Map::from_iter([(name.clone(), claims)]));
     }
-    Some(Claims::new(claims, role, None))
+    Some(Claims::new(claims, role, None, None))
 }
 
 /// The two fields of a token's header that are obeyed. `jwk`, `jku`, `x5u` and `x5c` are not among

@@ -4,6 +4,7 @@
 //! `docs/configuration.md` and `systemd/walcast.toml` are compared with it by tests.
 
 mod kind;
+mod auth;
 mod operate;
 
 use std::sync::LazyLock;
@@ -13,9 +14,10 @@ pub use kind::{Key, Kind};
 use crate::config::keys::kind::{GIB, KIB, MIB, bytes, count, key, seconds};
 
 /// All keys, in the order of the example file.
-pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| [DELIVERY, operate::KEYS].concat());
+pub static KEYS: LazyLock<Vec<Key>> =
+    LazyLock::new(|| [DELIVERY, auth::KEYS, LIMITS, operate::KEYS].concat());
 
-/// Where changes come from and who gets them.
+/// Where changes come from and where clients do.
 const DELIVERY: &[Key] = &[
     key(
         "database.url",
@@ -180,90 +182,10 @@ const DELIVERY: &[Key] = &[
         "Whether deliveries are counted and timed. `false` is for measuring what that costs.",
     )
     .fixed(),
-    key(
-        "auth.role_claim",
-        Kind::ClaimPath,
-        Some("role"),
-        "The claim that names the database role; `[\"app_metadata\", \"role\"]` is a claim inside another.",
-    ),
-    key(
-        "auth.roles",
-        Kind::Texts,
-        Some(""),
-        "The database roles that a token may name. Every other is refused.",
-    ),
-    key(
-        "auth.default_role",
-        Kind::Text,
-        None,
-        "The role of a token that names none. Default: such a token is refused.",
-    ),
-    key(
-        "auth.anonymous_role",
-        Kind::Text,
-        None,
-        "The role of a client without a token. Default: a token is required.",
-    ),
-    key(
-        "auth.audience",
-        Kind::Texts,
-        Some(""),
-        "Who a token must be meant for: its `aud` has to hold one of these. Empty: not compared.",
-    ),
-    key(
-        "auth.issuer",
-        Kind::Texts,
-        Some(""),
-        "Who must have issued a token: its `iss` has to be one of these. Empty: not compared.",
-    ),
-    key(
-        "auth.leeway_seconds",
-        seconds(0, 3600),
-        Some("30"),
-        "How far the issuer's clock and ours may be apart.",
-    ),
-    key(
-        "auth.expiry_required",
-        Kind::Boolean,
-        Some("true"),
-        "Whether a token must have an `exp`. Without one nothing ends what a leaked token allows.",
-    ),
-    key(
-        "auth.keys[].algorithm",
-        Kind::Text,
-        None,
-        "The one algorithm that the key is for: HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA. Required.",
-    ),
-    key(
-        "auth.keys[].secret_file",
-        Kind::File,
-        None,
-        "For HS algorithms: a file with the secret, at least 32 bytes; one line end after it is dropped.",
-    ),
-    key(
-        "auth.keys[].pem_file",
-        Kind::File,
-        None,
-        "For all other algorithms: a file with the public key in PEM.",
-    ),
-    key(
-        "auth.keys[].kid",
-        Kind::Text,
-        None,
-        "The key's name as tokens give it in `kid`. Default: the key is tried for every token of its algorithm that no named key answers to.",
-    ),
-    key(
-        "auth.settings[].name",
-        Kind::Text,
-        None,
-        "A setting that the database's own policies read with `current_setting`, such as `app.tenant_id`. Required.",
-    ),
-    key(
-        "auth.settings[].claim",
-        Kind::ClaimPath,
-        None,
-        "The claim that the application's gateway sets it to: a name, or a path as in `role_claim`. Required.",
-    ),
+];
+
+/// What bounds clients, and everything else that concerns them.
+const LIMITS: &[Key] = &[
     key(
         "limits.subscriptions_per_session",
         count(1, 100_000, "subscriptions"),

@@ -22,6 +22,7 @@ pub mod keys;
 pub mod mistake;
 
 mod build;
+mod tokens;
 mod gate;
 mod operate;
 mod read;

@@ -18,7 +18,7 @@ use crate::config::mistake::{Mistake, Origin};
 pub(super) const ENVIRONMENT_PREFIX: &str = "WALCAST__";
 
 /// The sections that may stand repeatedly.
-const REPEATED: &[&str] = &["auth.keys", "table", "auth.settings"];
+const REPEATED: &[&str] = &["auth.keys", "auth.jwks", "table", "auth.settings"];
 
 /// What was written.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -176,7 +176,7 @@ fn an_empty_configuration_says_what_is_needed() {
     insta::assert_snapshot!(error.to_string(), @r#"
     2 mistakes in the configuration
       database.url: missing; it is needed, as in "postgres://walcast@localhost/app"
-      auth.keys.0.algorithm: missing, and auth.anonymous_role is too, so that nobody could connect; add [[auth.keys]] with algorithm and secret_file or pem_file
+      auth.keys.0.algorithm: missing, and auth.anonymous_role is too, so that nobody could connect; add [[auth.keys]] with algorithm and secret_file or pem_file, or [[auth.jwks]]
     "#);
 }
 

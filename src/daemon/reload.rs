@@ -66,9 +66,19 @@ pub struct Revision {
 impl Revision {
     /// Makes ready what the configuration says.
     pub(super) fn new(config: Config, number: u64) -> Result<Revision, AuthError> {
+        let verifier = Verifier::new(config.auth.clone())?;
+        Ok(Revision::with(config, number, verifier))
+    }
+
+    /// The same for what takes its place.
+    fn following(&self, config: Config) -> Result<Revision, AuthError> {
+        let verifier = Verifier::after(&self.verifier, config.auth.clone())?;
+        Ok(Revision::with(config, self.number + 1, verifier))
+    }
+
+    fn with(config: Config, number: u64, verifier: Verifier) -> Revision {
         let policies = Arc::new(settings::policies(&config));
-        let verifier = Arc::new(Verifier::new(config.auth.clone())?);
-        Ok(Revision { number, config, policies, verifier })
+        Revision { number, config, policies, verifier: Arc::new(verifier) }
     }
 }
 
@@ -131,7 +141,7 @@ impl Reloader {
     fn read(&self) -> Result<(Revision, Vec<Change>), Vec<String>> {
         let current = self.current();
         let (config, changes) = current.config.reload().map_err(texts)?;
-        let revision = Revision::new(config, current.number + 1);
+        let revision = current.following(config);
         Ok((revision.map_err(|error| vec![chain(&DaemonError::Auth(error))])?, changes))
     }
 
@@ -152,10 +162,11 @@ impl Reloader {
                 tracing::warn!(%error, "the log keeps its level");
             }
             let revision = Arc::new(revision);
-            self.revisions.send_replace(Arc::clone(&revision));
+            let before = self.revisions.send_replace(Arc::clone(&revision));
             for shard in 0..self.shards.shards() {
                 self.tell(shard, &revision).await;
             }
+            before.verifier.give_way_to(&revision.verifier);
         }
         Reloaded { changes, warnings }
     }

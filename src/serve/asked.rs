@@ -30,7 +30,7 @@ use crate::serve::visit::Line;
 pub(crate) type Fields = Map<String, Value>;
 
 /// Whose connection it is; nobody's yet where it brings no token and none is made for it.
-pub(crate) fn claims(
+pub(crate) async fn claims(
     front: &Front,
     line: &Line,
     headers: &HeaderMap,
@@ -38,7 +38,7 @@ pub(crate) fn claims(
 ) -> Result<Option<Claims>, Box<Answer>> {
     match credentials::token(headers, uri) {
         None => Ok(front.verifier().anonymous()),
-        Some(token) => front.believe(line.caller(), token).map(Some).map_err(|doubt| {
+        Some(token) => front.believe(line.caller(), token).await.map(Some).map_err(|doubt| {
             Box::new(match doubt {
                 Doubt::Token(error) => {
                     refuse(StatusCode::UNAUTHORIZED, "bad_token", &error.to_string())
@@ -50,12 +50,13 @@ pub(crate) fn claims(
 }
 
 /// The same where there is no other place for a token.
-pub(crate) fn required_claims(
+pub(crate) async fn required_claims(
     front: &Front,
     line: &Line,
     request: &Request<Incoming>,
 ) -> Result<Claims, Box<Answer>> {
-    claims(front, line, request.headers(), request.uri())?.ok_or_else(|| {
+    let claims = claims(front, line, request.headers(), request.uri()).await?;
+    claims.ok_or_else(|| {
         let message = "send a token, in `Authorization: Bearer` or in the parameter `token`";
         Box::new(refuse(StatusCode::UNAUTHORIZED, "unauthenticated", message))
     })

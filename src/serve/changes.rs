@@ -48,7 +48,7 @@ pub(crate) async fn answer(
     line: &Rc<Line>,
     request: Request<Incoming>,
 ) -> Result<Answer, Box<Answer>> {
-    let claims = asked::required_claims(front, line, &request)?;
+    let claims = asked::required_claims(front, line, &request).await?;
     let known = entity_tag(request.headers());
     let mut fields = asked::fields(front, request).await?;
     let wait = asked::seconds(&mut fields, "wait", WAIT_MAX)?.unwrap_or(WAIT);

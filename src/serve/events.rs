@@ -35,7 +35,7 @@ pub(crate) async fn answer(
     line: &Rc<Line>,
     request: Request<Incoming>,
 ) -> Result<Answer, Box<Answer>> {
-    let claims = asked::required_claims(front, line, &request)?;
+    let claims = asked::required_claims(front, line, &request).await?;
     let resumed = last_event_id(request.headers());
     let mut fields = asked::fields(front, request).await?;
     if let Some(cursor) = resumed {

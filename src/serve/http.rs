@@ -169,7 +169,7 @@ async fn respond(front: &Rc<Front>, line: &Rc<Line>, request: Request<Incoming>)
     }
     let is_asked = matches!(*request.method(), Method::GET | Method::POST);
     let answered = match path {
-        "/v1/ws" if request.method() == Method::GET => upgrade(front, line, request, &asker),
+        "/v1/ws" if request.method() == Method::GET => upgrade(front, line, request, &asker).await,
         "/v1/ws" => Ok(answer::refuse_method("GET")),
         "/v1/events" if is_asked => events::answer(front, line, request).await,
         "/v1/changes" if is_asked => changes::answer(front, line, request).await,
@@ -194,7 +194,7 @@ fn preflight() -> Answer {
     answer
 }
 
-fn upgrade(
+async fn upgrade(
     front: &Rc<Front>,
     line: &Line,
     mut request: Request<Incoming>,
@@ -211,7 +211,7 @@ fn upgrade(
     if front.closing.is_cancelled() {
         return Ok(answer::refuse_restart());
     }
-    let mut claims = asked::claims(front, line, headers, request.uri())?;
+    let mut claims = asked::claims(front, line, headers, request.uri()).await?;
     if *asker == Asker::Stranger && credentials::token(headers, request.uri()).is_none() {
         // It may still send a token.
         claims = None;

@@ -139,12 +139,25 @@ impl Front {
 
     /// Believes a token, or says why not. Nothing is looked at of an address that has shown too many
     /// that were not believed; those that are merely old are honest.
-    pub(crate) fn believe(&self, caller: Option<Caller>, token: &str) -> Result<Claims, Doubt> {
+    ///
+    /// A key that is not known is waited for where its issuer may have it.
+    pub(crate) async fn believe(
+        &self,
+        caller: Option<Caller>,
+        token: &str,
+    ) -> Result<Claims, Doubt> {
         let gate = &self.settings().gate;
         if let Some(caller) = caller {
             gate.may_show_token(caller).map_err(Doubt::TooMany)?;
         }
-        let believed = self.verifier().verify(token);
+        let verifier = self.verifier();
+        let mut believed = verifier.verify(token);
+        if matches!(believed, Err(TokenError::UnknownKey | TokenError::Signature))
+            && let Some(wait) = verifier.look_for_key(token)
+        {
+            Box::pin(wait.over()).await;
+            believed = self.verifier().verify(token);
+        }
         self.metrics.count_token(believed.as_ref().err().map(TokenError::code));
         if let (Err(error), Some(caller)) = (&believed, caller)
             && *error != TokenError::Expired

@@ -42,7 +42,7 @@ pub(crate) async fn answer(
     line: &Rc<Line>,
     request: Request<Incoming>,
 ) -> Result<Answer, Box<Answer>> {
-    let claims = asked::required_claims(front, line, &request)?;
+    let claims = asked::required_claims(front, line, &request).await?;
     let mut fields = asked::fields(front, request).await?;
     if let Some(wrong) = OF_A_STREAM.iter().find(|name| fields.contains_key(**name)) {
         let message = format!("`{wrong}` is not for rows");

@@ -28,6 +28,7 @@ use tungstenite::protocol::WebSocketConfig;
 use tungstenite::protocol::WebSocketContext;
 
 use crate::auth::Claims;
+use crate::auth::claims::Succession;
 use crate::dialect::native::request;
 use crate::dialect::native::request::Request;
 use crate::dialect::native::websocket::WEBSOCKET;
@@ -50,6 +51,8 @@ use crate::serve::tls::TlsSocket;
 use crate::serve::wire::Half;
 use crate::serve::wire::Socket;
 use crate::serve::wire::SocketWire;
+
+mod farewell;
 
 /// Bytes read at once. It is what an idle session holds; a larger request makes it grow.
 const READ_BUFFER: usize = 128;
@@ -116,6 +119,8 @@ struct Session<S: Socket> {
     context: WebSocketContext,
     guest: Box<Guest>,
     framing: Framing,
+    /// A token that was shown and not looked at yet.
+    shown: Option<Box<str>>,
     /// Until when the message must have come that was begun.
     late: Option<Pin<Box<Sleep>>>,
 }
@@ -125,6 +130,8 @@ enum Step {
     Blocked,
     /// There is more, but others have waited.
     More,
+    /// A token was shown. It comes before the requests after it.
+    Shown(Box<str>),
     /// The session is over; `None` where the peer has gone.
     Over(Option<End>),
 }
@@ -163,7 +170,16 @@ impl<S: Socket> Session<S> {
         let mut framing = Framing::default();
         framing.take(&early);
         let context = WebSocketContext::from_partially_read(early, Role::Server, Some(config));
-        Session { front, wire, key, context, guest: Box::new(guest), framing, late: None }
+        Session {
+            front,
+            wire,
+            key,
+            context,
+            guest: Box::new(guest),
+            framing,
+            shown: None,
+            late: None,
+        }
     }
 
     async fn run(mut self) {
@@ -178,6 +194,13 @@ impl<S: Socket> Session<S> {
                 match self.read() {
                     Step::Over(end) => break end,
                     Step::More => yield_now().await,
+                    Step::Shown(token) => {
+                        if let Some(end) = Box::pin(self.authenticate(&token)).await {
+                            break Some(end);
+                        }
+                        yield_now().await;
+                        continue;
+                    }
                     Step::Blocked => {}
                 }
             }
@@ -236,6 +259,9 @@ impl<S: Socket> Session<S> {
                     if context.flush(&mut half).is_err() {
                         return Step::Over(None);
                     }
+                    if let Some(token) = self.shown.take() {
+                        return Step::Shown(token);
+                    }
                 }
                 Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {
                     return if left == 0 { Step::More } else { Step::Blocked };
@@ -276,12 +302,13 @@ impl<S: Socket> Session<S> {
 
     fn request(&mut self, text: &str) -> Option<End> {
         let mut shard = self.front.shard.borrow_mut();
-        let answer = match request::parse(text) {
+        let parsed = request::parse(text);
+        let answer = match parsed {
             Err(wrong) => write::bad_request(&wrong),
             Ok(Request::Ping) => write::pong(),
             Ok(Request::Auth { token }) => {
-                drop(shard);
-                return self.authenticate(&token);
+                self.shown = Some(token.into());
+                return None;
             }
             Ok(Request::Unsubscribe { id }) => match shard.unsubscribe(self.key, &id) {
                 Ok(()) => return None,
@@ -310,8 +337,8 @@ impl<S: Socket> Session<S> {
         None
     }
 
-    fn authenticate(&mut self, token: &str) -> Option<End> {
-        let believed = self.front.believe(self.guest.caller, token);
+    async fn authenticate(&mut self, token: &str) -> Option<End> {
+        let believed = self.front.believe(self.guest.caller, token).await;
         let mut shard = self.front.shard.borrow_mut();
         let claims = match believed {
             Ok(claims) => claims,
@@ -328,10 +355,13 @@ impl<S: Socket> Session<S> {
                 return None;
             }
         };
-        let known = shard.claims(self.key).and_then(Claims::subject);
-        if known.is_some() && known != claims.subject() {
-            let message = "the token is of another subject than the session";
-            let frame = write::session_error("subject_changed", message);
+        let follows = shard.claims(self.key).map_or(Ok(()), |before| claims.may_follow(before));
+        if let Err(wrong) = follows {
+            let message = wrong.to_string();
+            let frame = match wrong {
+                Succession::OtherSubject => write::session_error("subject_changed", &message),
+                Succession::Older => write::session_error("token_older", &message),
+            };
             shard.send(self.key, &Bytes::from(framed(&frame)));
             return None;
         }
@@ -342,53 +372,6 @@ impl<S: Socket> Session<S> {
         shard.send(self.key, &Bytes::from(framed(&write::authenticated(&role))));
         shard.authenticate(self.key, claims);
         None
-    }
-
-    /// Ends the session of a peer that is most likely gone: it is told, and not waited for.
-    fn abandon(&self) {
-        let mut shard = self.front.shard.borrow_mut();
-        let frame = close_frame(goodbye(Close::Silent));
-        shard.send_last(self.key, &Bytes::from(frame));
-        let drained = matches!(shard.drain(self.key), Ok(true));
-        if !drained || !self.wire.socket.is_flushed() {
-            self.wire.socket.give_up();
-        }
-    }
-
-    /// Sends what waits and a close frame, and lets the peer answer it.
-    async fn farewell(&mut self, end: End) {
-        let frame = close_frame(end);
-        self.front.shard.borrow_mut().send_last(self.key, &Bytes::from(frame));
-        loop {
-            let drained = self.front.shard.borrow_mut().drain(self.key);
-            match (drained, self.wire.socket.flush()) {
-                (Ok(true), Ok(true)) => break,
-                (Ok(_), Ok(_)) => {}
-                _ => return,
-            }
-            if self.wire.socket.writable().await.is_err() {
-                return;
-            }
-        }
-        // The peer waits for this before it closes its side (RFC 6455, section 7.1.1).
-        if self.wire.socket.shutdown_write().is_err() {
-            return;
-        }
-        // Closing a socket with unread bytes would reset the connection and lose the close frame.
-        let mut unread = [0; 512];
-        loop {
-            match self.wire.socket.try_read(&mut unread) {
-                Ok(0) => return,
-                // Whoever floods us goes on; the others must have their turn.
-                Ok(_) => yield_now().await,
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    if self.wire.socket.readable().await.is_err() {
-                        return;
-                    }
-                }
-                Err(_) => return,
-            }
-        }
     }
 }
 
@@ -415,13 +398,4 @@ fn end_of(error: &Error) -> Option<End> {
         Error::Protocol(_) => Some(End { code: 1002, reason: "not the WebSocket protocol" }),
         _ => None,
     }
-}
-
-/// A close frame (RFC 6455, section 5.5.1): the code, then the reason.
-fn close_frame(end: End) -> Vec<u8> {
-    let length = u8::try_from(2 + end.reason.len()).expect("every reason is short");
-    let mut frame = vec![0x88, length];
-    frame.extend_from_slice(&end.code.to_be_bytes());
-    frame.extend_from_slice(end.reason.as_bytes());
-    frame
 }

@@ -20,6 +20,24 @@ pub(super) const FAMILIES: &[Family] = &[
         |it, out| out.by(it.auth.rejected.get()),
     ),
     counter(
+        ("walcast_auth_key_looks", ""),
+        &[],
+        "Looks at the addresses of `auth.jwks` that brought a set of keys.",
+        |it, out| out.whole(it.auth.looks.get()),
+    ),
+    counter(
+        ("walcast_auth_key_look_failures", ""),
+        &["reason"],
+        "Looks that brought none, by the reason; the keys of before count for a while.",
+        |it, out| out.by(it.auth.failed_looks.get()),
+    ),
+    gauge(
+        ("walcast_auth_published_keys", ""),
+        &[],
+        "Keys that were read from the addresses of `auth.jwks` and count.",
+        |it, out| out.whole(it.auth.published_keys.get()),
+    ),
+    counter(
         ("walcast_config_reloads", ""),
         &[],
         "Reloads of the configuration that were carried out.",
