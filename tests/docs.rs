@@ -62,6 +62,10 @@ fn the_protocol_s_error_codes_are_those_of_the_code() {
     let request = before_tests("src/dialect/native/request.rs");
     code.extend(after_each(&request, "code: \""));
     code.extend(after_each(&before_tests("src/serve/websocket.rs"), "session_error(\""));
+    code.extend(after_each(
+        &before_tests("src/serve/websocket.rs"),
+        "write::error(id.as_deref(), \"",
+    ));
     code.insert(Limit::Requests.code().to_owned());
     assert_eq!(documented("## Error codes"), code);
 }

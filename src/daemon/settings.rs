@@ -189,6 +189,7 @@ pub(super) fn shard(config: &Config) -> route::shard::Settings {
         handshake_seconds: whole_seconds(limits.handshake),
         ping_seconds: whole_seconds(limits.ping),
         silence_seconds: whole_seconds(limits.silence),
+        grace_seconds: whole_seconds(config.auth.grace),
         ring: ring::Settings { bytes_max: config.ring.bytes_max, age_max: config.ring.age_max },
         steps: route::shard::Steps::default(),
     }

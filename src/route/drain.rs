@@ -50,12 +50,13 @@ impl Shard {
     }
 
     /// The place up to which everything that the session asked for was delivered, but for what
-    /// rests; none where some of it is yet to come, or nothing was asked for. What is held back by a
-    /// throttle lies after it.
+    /// rests; none where some of it is yet to come, or waits for a token, or nothing was asked for.
+    /// What is held back by a throttle lies after it.
     #[must_use]
     pub fn delivered_to(&self, key: SessionKey) -> Option<Cursor> {
         let session = self.session(key)?;
-        if session.subscriptions.is_empty() || !self.is_up_to_date(key, session) {
+        let waits = session.expired.is_some();
+        if waits || session.subscriptions.is_empty() || !self.is_up_to_date(key, session) {
             return None;
         }
         let held = session.subscriptions.iter().filter_map(|it| self.held_from(key, &it.id));

@@ -8,6 +8,7 @@ use crate::change::cursor::Cursor;
 use crate::change::transaction::Timestamp;
 use crate::ring::Gap;
 use crate::route::decide::Visible;
+use crate::route::expiry::Over;
 use crate::route::plan::Refusal;
 use crate::route::projection::Projection;
 
@@ -127,6 +128,18 @@ pub enum Notice<'a> {
     Heartbeat {
         /// Up to where.
         cursor: Cursor,
+    },
+    /// The session's token is nearly over.
+    Expiring {
+        /// How long it still counts.
+        left: Duration,
+    },
+    /// The session's token is over: nothing is delivered until there is another.
+    Expired {
+        /// Why.
+        why: Over,
+        /// How long the session waits for it.
+        grace: Duration,
     },
     /// The daemon stops; the session ends after this.
     Restart {

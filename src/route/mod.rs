@@ -46,6 +46,7 @@ mod metered;
 mod parked;
 mod paced;
 mod pause;
+pub mod expiry;
 mod slices;
 mod behind;
 mod drain;

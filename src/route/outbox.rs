@@ -54,6 +54,8 @@ pub struct Outbox {
     bytes_max: usize,
     budget: Rc<Budget>,
     broken: bool,
+    /// Whether the socket took the first of what waits only in part.
+    is_inside: bool,
     /// Whether the last frame was pushed.
     ended: bool,
 }
@@ -64,7 +66,8 @@ impl Outbox {
     #[must_use]
     pub fn new(wire: Rc<dyn Wire>, bytes_max: usize, budget: Rc<Budget>) -> Outbox {
         let (queue, queued, written, broken, ended) = (None, 0, 0, false, false);
-        Outbox { wire, queue, queued, written, bytes_max, budget, broken, ended }
+        let is_inside = false;
+        Outbox { wire, queue, queued, written, bytes_max, budget, broken, is_inside, ended }
     }
 
     /// How many bytes wait.
@@ -127,6 +130,7 @@ impl Outbox {
             Ok(written) => {
                 self.count(written);
                 if written < frames.len() {
+                    self.is_inside = written > 0;
                     self.enqueue(frames.slice(written..));
                 }
             }
@@ -191,7 +195,9 @@ impl Outbox {
             let written = self.wire.write(&slices)?;
             self.budget.wrote(written);
             self.queued -= written;
-            consume(queue, written);
+            if written > 0 {
+                self.is_inside = consume(queue, written);
+            }
             if queue.is_empty() {
                 self.queue = None;
             }
@@ -210,6 +216,17 @@ impl Outbox {
         self.budget.moved(self.queued, 0);
         self.queued = 0;
         self.wire.wake();
+    }
+
+    /// Lets go of what waits, so that nothing of it goes out any more. Where the socket has taken a
+    /// frame in part nothing can follow on it: the session is over.
+    pub fn drop_waiting(&mut self) {
+        if self.is_inside {
+            return self.fail();
+        }
+        self.queue = None;
+        self.budget.moved(self.queued, 0);
+        self.queued = 0;
     }
 
     /// Wakes the session's task.
@@ -238,15 +255,17 @@ impl Drop for Outbox {
     }
 }
 
-fn consume(queue: &mut VecDeque<Bytes>, mut written: usize) {
+/// Takes out what was written; `true` where the first of the rest was written in part.
+fn consume(queue: &mut VecDeque<Bytes>, mut written: usize) -> bool {
     while let Some(front) = queue.front_mut() {
         if written < front.len() {
             let _sent = front.split_to(written);
-            return;
+            return written > 0;
         }
         written -= front.len();
         queue.pop_front();
     }
+    false
 }
 
 #[cfg(test)]

@@ -31,20 +31,29 @@ impl Shard {
         let id = known.map(|it| Rc::clone(&it.id)).ok_or(Refusal::UnknownId)?;
         let name = (key, id);
         let resting = self.paused.get(&name).copied();
-        let cursor = resting.unwrap_or_else(|| self.delivered_up_to(key, &name.1));
-        if resting.is_none() {
-            self.go_behind(key, &name.1);
-            if let Some(session) = self.session_mut(key) {
-                session.forget_reader_of(&name.1);
+        let cursor = match resting {
+            Some(cursor) => cursor,
+            None => {
+                self.shared.metrics.paused();
+                self.rest(key, &name.1)
             }
-            self.parked.remove(key, &name.1);
-            self.forget_snapshot(key, &name.1);
-            self.forget_held(key, &name.1);
-            self.shared.metrics.paused();
-        }
+        };
         self.notify(key, &Notice::Paused { id: &name.1, cursor });
         self.paused.insert(name, cursor);
         Ok(())
+    }
+
+    /// Takes a subscription out of wherever it stands; gives the place from which it will go on.
+    pub(crate) fn rest(&mut self, key: SessionKey, id: &Rc<str>) -> Option<Cursor> {
+        let cursor = self.delivered_up_to(key, id);
+        self.go_behind(key, id);
+        if let Some(session) = self.session_mut(key) {
+            session.forget_reader_of(id);
+        }
+        self.parked.remove(key, id);
+        self.forget_snapshot(key, id);
+        self.forget_held(key, id);
+        cursor
     }
 
     /// Lets a subscription go on that rested. One that did not is only told so.

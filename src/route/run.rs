@@ -67,6 +67,7 @@ pub async fn run(
             () = reach(alarm), if alarm.is_some() && !busy => {}
             () = yield_now(), if busy => {}
         }
+        shard.borrow_mut().expire(&clock);
         work(&shard, &clock).await;
     }
 }
@@ -107,32 +108,31 @@ impl Shard {
         }
         let mut beats = Beats::default();
         for key in self.keys() {
-            self.check(key, now);
+            self.check(key);
+            self.look_at_token(key, now);
             let seconds = self.seconds;
             let is_due = |it: &Session| key.place % it.ping_seconds == seconds % it.ping_seconds;
             if self.session(key).is_some_and(is_due) {
                 self.beat(key, &mut beats);
             }
         }
+        self.find_first_expiry();
         self.count_all();
     }
 
-    fn check(&mut self, key: SessionKey, now: SystemTime) {
+    fn check(&mut self, key: SessionKey) {
         let (seconds, handshake) = (self.seconds, self.settings.handshake_seconds);
         let Some(session) = self.session_mut(key) else { return };
         if session.close.is_some() {
             return;
         }
-        let expires_at = session.claims.as_ref().map(crate::auth::Claims::expires_at);
-        session.close = match expires_at {
-            _ if seconds.saturating_sub(session.heard_at) >= session.silence_seconds => {
-                Some(Close::Silent)
-            }
-            None if seconds.saturating_sub(session.opened_at) >= handshake => {
-                Some(Close::Unauthenticated)
-            }
-            Some(Some(expires_at)) if expires_at <= now => Some(Close::Expired),
-            _ => return,
+        let has_claims = session.claims.is_some();
+        session.close = if seconds.saturating_sub(session.heard_at) >= session.silence_seconds {
+            Some(Close::Silent)
+        } else if !has_claims && seconds.saturating_sub(session.opened_at) >= handshake {
+            Some(Close::Unauthenticated)
+        } else {
+            return;
         };
         self.end_all(key);
         if let Some(session) = self.session_mut(key) {

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use crate::auth::Claims;
 use crate::ring::Place;
 use crate::route::encode::Encode;
+use crate::route::expiry::Expired;
 use crate::route::groups::Attachment;
 use crate::route::handover::Handover;
 use crate::route::outbox::Outbox;
@@ -106,6 +107,10 @@ pub(crate) struct Session {
     /// Whether a throttled subscription has something to send that the outbox had no room for.
     pub(crate) stalled: bool,
     pub(crate) close: Option<Close>,
+    /// Set while it waits for a new token.
+    pub(crate) expired: Option<Box<Expired>>,
+    /// Whether the client was told that its token is nearly over.
+    pub(crate) warned: bool,
     /// Row frames that it was sent.
     pub(crate) delivered: u64,
     pub(crate) peer: Peer,

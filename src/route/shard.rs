@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use slab::Slab;
@@ -78,6 +79,8 @@ pub struct Settings {
     pub ping_seconds: u32,
     /// Seconds of silence after which a peer is taken for dead.
     pub silence_seconds: u32,
+    /// Seconds that a session whose token is over may take to bring another.
+    pub grace_seconds: u32,
     /// How much of what happened is kept.
     pub ring: ring::Settings,
     /// How much is done at once.
@@ -127,6 +130,7 @@ impl Default for Settings {
             handshake_seconds: 10,
             ping_seconds: 25,
             silence_seconds: 45,
+            grace_seconds: 10,
             ring: ring::Settings::default(),
             steps: Steps::default(),
         }
@@ -192,6 +196,8 @@ pub struct Shard {
     pub(crate) catalog_generation: u64,
     /// Whether the configuration's policies are others than those that subscriptions were judged by.
     pub(crate) judge_again: bool,
+    /// When the next token will be over, or earlier.
+    pub(crate) first_expiry: Option<SystemTime>,
     generation: u32,
     live: watch::Sender<bool>,
 }
@@ -233,6 +239,7 @@ impl Shard {
             seconds: 0,
             catalog_generation,
             judge_again: false,
+            first_expiry: None,
             generation: 0,
             live: watch::Sender::new(false),
         }
@@ -273,6 +280,7 @@ impl Shard {
         self.shared.metrics.session_opened();
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
+        self.note_expiry(claims.as_ref().and_then(Claims::expires_at));
         let place = self.sessions.insert(Session {
             generation,
             outbox: Outbox::new(wire, self.settings.outbox_bytes_max, Rc::clone(&self.budget)),
@@ -288,6 +296,8 @@ impl Shard {
             scheduled: false,
             stalled: false,
             close: None,
+            expired: None,
+            warned: false,
             delivered: 0,
             peer: Peer::default(),
         });

@@ -92,9 +92,12 @@ impl Shard {
     pub fn authenticate(&mut self, key: SessionKey, claims: Claims) {
         self.flush_session(key);
         let Some(session) = self.session_mut(key) else { return };
+        let expires_at = claims.expires_at();
         session.claims = Some(claims);
+        self.note_expiry(expires_at);
         self.replan_session(key, None);
         self.restart_asking(key);
+        self.revive(key);
     }
 
     /// Reads on from a cursor, or says why that can't be.

@@ -101,6 +101,7 @@ impl Encode for Lines {
             Notice::Resync { id, reason, .. } => format!("{id} resync {}\n", reason.code()),
             Notice::Unsubscribed { id } => format!("{id} unsubscribed\n"),
             Notice::Refused { id, refusal } => format!("{id} refused {}\n", refusal.code()),
+            Notice::Expiring { .. } | Notice::Expired { .. } => "expiry\n".to_owned(),
             Notice::Heartbeat { .. } => "heartbeat\n".to_owned(),
             Notice::Restart { cursor, .. } => match cursor {
                 Some(cursor) => format!("restart {}\n", cursor.position.lsn),

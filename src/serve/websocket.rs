@@ -303,7 +303,13 @@ impl<S: Socket> Session<S> {
     fn request(&mut self, text: &str) -> Option<End> {
         let mut shard = self.front.shard.borrow_mut();
         let parsed = request::parse(text);
+        let renews = matches!(parsed, Err(_) | Ok(Request::Ping | Request::Auth { .. }));
         let answer = match parsed {
+            _ if !renews && shard.is_expired(self.key) => {
+                let message = "the session's token is over; send another by `auth` first";
+                let id = request::id_of(text);
+                write::error(id.as_deref(), "token_expired", message, None)
+            }
             Err(wrong) => write::bad_request(&wrong),
             Ok(Request::Ping) => write::pong(),
             Ok(Request::Auth { token }) => {

@@ -45,6 +45,7 @@ mod sql;
 mod support;
 mod throttle;
 mod tls;
+mod tokens;
 mod transports;
 mod values;
 mod waiting;

@@ -76,6 +76,8 @@ pub(crate) struct Link {
     /// Whether its client has ever read slowly.
     pub(crate) was_slow: bool,
     welcomed: bool,
+    /// Whether its token is over, so that nothing may come before another.
+    expired: bool,
     closed: bool,
 }
 
@@ -95,6 +97,7 @@ impl Link {
             read_at: now,
             was_slow: false,
             welcomed: false,
+            expired: false,
             closed: false,
         }
     }
@@ -175,22 +178,25 @@ impl Link {
             return None;
         }
         if self.end.ended() {
-            assert!(self.was_slow, "cut off without a word");
+            assert!(self.was_slow || self.is_over(world), "cut off without a word");
             return None;
         }
         Some(count)
     }
 
-    fn close(&self, code: u16, reason: &str, world: &World) {
-        let silent = self.read_at.elapsed() + Duration::from_secs(2);
+    /// Whether one of the tokens that it may have is over.
+    fn is_over(&self, world: &World) -> bool {
         let coming = self.due.iter().filter_map(|due| match due {
             Due::Authenticated(token) => Some(*token),
             _ => None,
         });
-        let tokens: Vec<_> = self.token.into_iter().chain(coming).collect();
-        let expired = |token: &Token| token.expires_at <= world.seconds();
+        self.token.into_iter().chain(coming).any(|token| token.expires_at <= world.seconds())
+    }
+
+    fn close(&self, code: u16, reason: &str, world: &World) {
+        let silent = self.read_at.elapsed() + Duration::from_secs(2);
         let right = match (code, reason) {
-            (4401, "token_expired") => tokens.iter().any(expired),
+            (4401, "token_expired") => self.is_over(world),
             (4401, "token_required") => self.token.is_none(),
             (1001, "silent") => {
                 self.was_slow || silent >= Duration::from_secs(SILENCE_SECONDS.into())
@@ -207,7 +213,14 @@ impl Link {
         *seen.entry(format!("{of} {}", detail.concat())).or_default() += 1;
         assert_eq!(self.welcomed, of != "welcome", "{frame}");
         let id = frame["id"].as_str();
+        let may_come = ["pong", "authenticated", "error", "restart"].contains(&of);
+        assert!(!self.expired || may_come, "delivered without a token: {frame}");
         match (of, id) {
+            ("expiring", None) => assert!(frame["seconds"].as_u64().unwrap() <= 60, "{frame}"),
+            ("expired", None) => {
+                assert!(self.is_over(world), "the token is good: {frame}");
+                self.expired = true;
+            }
             ("welcome", None) => self.welcomed = true,
             ("pong", None) => assert!(matches!(self.due.pop_front(), Some(Due::Pong)), "{frame}"),
             ("authenticated", None) => {
@@ -216,6 +229,11 @@ impl Link {
                 };
                 assert_eq!(frame["role"], token.person.role);
                 self.token = Some(token);
+                if std::mem::take(&mut self.expired) {
+                    for subscription in self.subscriptions.values_mut().filter(|it| it.answered) {
+                        subscription.announced = true;
+                    }
+                }
             }
             ("error", None) => {
                 let Some(Due::Error(code)) = self.due.pop_front() else {
@@ -293,12 +311,21 @@ impl Link {
     fn error(&mut self, id: &str, frame: &Value, world: &World) {
         let code = frame["code"].as_str().unwrap();
         let answers = match self.due.front() {
-            Some(Due::Unsubscribed(of)) => of == id && code == "unknown_id",
+            Some(Due::Unsubscribed(of)) => {
+                of == id && ["unknown_id", "token_expired"].contains(&code)
+            }
             Some(Due::Subscribed(of)) => of == id,
             _ => false,
         };
-        if answers {
-            self.due.pop_front();
+        let due = if answers { self.due.pop_front() } else { None };
+        if code == "token_expired" {
+            assert!(answers && self.expired, "{frame}");
+            if let Some(Due::Subscribed(_)) = due {
+                self.subscriptions.remove(id);
+            } else if let Some(subscription) = self.subscriptions.get_mut(id) {
+                subscription.ending = false;
+            }
+            return;
         }
         if code == "unknown_id" {
             assert!(answers && !self.subscriptions.contains_key(id), "{frame}");
@@ -409,6 +436,9 @@ impl Link {
     /// Nothing more will come: everything must have been delivered.
     pub(crate) fn must_have_everything(&self, world: &World) {
         assert!(self.welcomed && self.due.is_empty(), "unanswered: {:?}", self.due);
+        if self.expired {
+            return;
+        }
         for (id, subscription) in &self.subscriptions {
             assert!(!subscription.announced, "{id} was never synced: {subscription:?}");
             let cursor = subscription.cursor.unwrap();

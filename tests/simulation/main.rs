@@ -39,7 +39,7 @@ const SEEDS: u64 = 300;
 /// A seed takes some hundredths of a second.
 const STUCK: Duration = Duration::from_secs(20);
 /// What so many seeds must have seen, or the schedules have lost something.
-const MUST_BE_SEEN: [&str; 21] = [
+const MUST_BE_SEEN: [&str; 24] = [
     "row insert",
     "row update",
     "row enter",
@@ -58,6 +58,9 @@ const MUST_BE_SEEN: [&str; 21] = [
     "error table_forbidden",
     "error subject_changed",
     "close 1012 restart",
+    "expiring ",
+    "expired token_expired",
+    "error token_expired",
     "close 4401 token_expired",
     "close 4401 token_required",
     "metric fell_behind",

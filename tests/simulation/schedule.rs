@@ -23,6 +23,7 @@ use crate::tables::Granted;
 use crate::tables::ROLES;
 use crate::tables::SUBJECTS;
 use crate::tables::TABLES;
+use crate::world::GRACE_SECONDS;
 use crate::world::World;
 
 const CLIENTS: usize = 5;
@@ -331,7 +332,9 @@ impl Run {
         for client in &mut self.clients {
             let Some(link) = &client.link else { continue };
             link.must_have_everything(&self.world);
-            let expired = link.token.is_some_and(|it| it.expires_at + 2 < self.world.seconds());
+            let expired = link.token.is_some_and(|it| {
+                it.expires_at + 2 + u64::from(GRACE_SECONDS) < self.world.seconds()
+            });
             assert!(!expired, "a session outlived its token");
             client.link = None;
         }

@@ -57,6 +57,8 @@ const FEEDS: usize = 16;
 pub(crate) const PING_SECONDS: u32 = 5;
 pub(crate) const SILENCE_SECONDS: u32 = 12;
 pub(crate) const HANDSHAKE_SECONDS: u32 = 4;
+/// How long a session whose token is over may take to bring another, where it may at all.
+pub(crate) const GRACE_SECONDS: u32 = 4;
 
 /// One shard in one life of the daemon.
 #[derive(Debug)]
@@ -355,7 +357,10 @@ impl World {
     }
 
     pub(crate) fn token(&self, person: Person, expires_at: u64) -> String {
-        let claims = json!({ "sub": person.subject, "role": person.role, "exp": expires_at });
+        // By the real clock, which verifies it, long ago; later than those made before.
+        let iat = self.began_at.elapsed().as_secs();
+        let claims =
+            json!({ "sub": person.subject, "role": person.role, "exp": expires_at, "iat": iat });
         let secret = Secret::new(SECRET.to_vec());
         development_token("HS256".parse().unwrap(), None, &secret, claims.as_object().unwrap())
             .unwrap()
@@ -401,6 +406,7 @@ fn settings(random: &mut Random) -> route::shard::Settings {
         handshake_seconds: HANDSHAKE_SECONDS,
         ping_seconds: PING_SECONDS,
         silence_seconds: SILENCE_SECONDS,
+        grace_seconds: random.pick(&[0, GRACE_SECONDS]),
         ring: ring::Settings {
             bytes_max: random.pick(&[1000, 3000, 10_000, 1 << 20]),
             ..ring::Settings::default()

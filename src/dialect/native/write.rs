@@ -168,6 +168,14 @@ pub(in crate::dialect) fn notice(notice: &Notice<'_>) -> serde_json::Value {
         }
         Notice::Resumed { id } => serde_json::json!({ "type": "resumed", "id": id }),
         Notice::Refused { id, refusal } => refused(Some(id), refusal),
+        Notice::Expiring { left } => {
+            serde_json::json!({ "type": "expiring", "seconds": left.as_secs() })
+        }
+        Notice::Expired { why, grace } => serde_json::json!({
+            "type": "expired",
+            "reason": why.code(),
+            "grace_seconds": grace.as_secs(),
+        }),
         Notice::Heartbeat { cursor } => {
             serde_json::json!({ "type": "heartbeat", "cursor": cursor.to_string() })
         }
