@@ -49,6 +49,7 @@ use crate::serve::inspect;
 use crate::serve::inspect::Inspector;
 use crate::tls::server::CertificateError;
 
+pub mod check;
 mod descriptors;
 mod edge;
 pub mod settings;

@@ -137,7 +137,7 @@ fn the_protocol_s_http_answers_are_those_of_the_code() {
 
 #[test]
 fn every_finding_of_check_is_explained() {
-    let online = before_tests("src/cli/check/online.rs");
+    let online = before_tests("src/daemon/check/mod.rs");
     let mut code = after_each(&before_tests("src/cli/check.rs"), "code: \"");
     code.extend(after_each(&online, "code: \""));
     code.extend(after_each(&online, "unanswered(\""));
@@ -145,7 +145,7 @@ fn every_finding_of_check_is_explained() {
         "src/catalog/audit/around.rs",
         "src/catalog/audit/server.rs",
         "src/catalog/audit/tables.rs",
-        "src/cli/check/security.rs",
+        "src/daemon/check/security.rs",
     ] {
         let text = before_tests(file);
         code.extend(after_each(&text, "Finding::new(severity, \""));

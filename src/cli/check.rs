@@ -1,8 +1,5 @@
 //! `walcast check`: is the configuration right, and (online) is the database?
 
-mod online;
-mod security;
-
 use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -14,7 +11,8 @@ use serde_json::json;
 use crate::catalog::audit::Finding;
 use crate::catalog::audit::Severity;
 use crate::cli::{CliError, ConfigArguments};
-use crate::config::{Config, ConfigError};
+use crate::config::ConfigError;
+use crate::daemon::check;
 
 /// Says what is wrong with the configuration, and with --online what is wrong with the database
 #[derive(Debug, Args)]
@@ -53,9 +51,9 @@ impl Check {
                     .enable_all()
                     .build()
                     .map_err(CliError::Process)?;
-                [offline(&config), runtime.block_on(online::findings(&config))].concat()
+                [check::offline(&config), runtime.block_on(check::online(&config))].concat()
             }
-            Ok(config) => offline(&config),
+            Ok(config) => check::offline(&config),
             Err(ConfigError::Mistakes(mistakes)) => {
                 let finding = |mistake: &crate::config::Mistake| Finding {
                     severity: Severity::Error,
@@ -79,21 +77,6 @@ impl Check {
         printed.and_then(|()| out.flush()).map_err(CliError::Output)?;
         Ok(exit_code(&findings))
     }
-}
-
-/// What the configuration itself gives reason to say.
-fn offline(config: &Config) -> Vec<Finding> {
-    let finding = |warning: &String| {
-        let (subject, message) = warning.split_once(": ").unwrap_or(("", warning));
-        Finding {
-            severity: Severity::Warning,
-            code: "configuration",
-            subject: subject.to_owned(),
-            message: message.to_owned(),
-            mend: None,
-        }
-    };
-    config.warnings.iter().map(finding).collect()
 }
 
 /// 0 where there are at most notices, 1 where there is an error, 2 where there are only warnings.

@@ -49,7 +49,6 @@ use tokio::time::Instant;
 
 use crate::auth::Verifier;
 use crate::catalog::Catalog;
-use crate::catalog::CatalogError;
 use crate::catalog::audit::Finding;
 use crate::catalog::dial::Dial;
 use crate::console::login::Passwords;
@@ -89,9 +88,8 @@ pub struct View {
     pub heartbeat: Duration,
 }
 
-/// Looks for what is wrong with the database.
-pub type Check =
-    Arc<dyn Fn() -> BoxFuture<'static, Result<Vec<Finding>, CatalogError>> + Send + Sync>;
+/// Looks for what is wrong with the configuration that holds, and with the database.
+pub type Check = Arc<dyn Fn() -> BoxFuture<'static, Vec<Finding>> + Send + Sync>;
 
 /// Whom and what the configuration admits. A reload makes another one.
 #[derive(Clone, Debug)]

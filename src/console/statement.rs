@@ -229,6 +229,7 @@ pub const STATEMENTS: &[Spec] = &[
                 "indexed_by",
                 "the column and value under which changes find it; none: every change of the table is tried",
             ),
+            text("rule", "filter and policy as they are decided, with the claims put in"),
             text("reads", "the columns that filter and policy read"),
             number("columns", "columns that are delivered"),
             text("events", "the kinds of change; none: all"),
@@ -343,7 +344,7 @@ pub const STATEMENTS: &[Spec] = &[
     ),
     order(
         "CHECK",
-        "Looks for what is wrong with the database, as `walcast check --online` does.",
+        "Looks for what is wrong with the configuration that holds and with the database, all that `walcast check --online` looks for; both roles' connections are tried.",
         &[
             text("severity", "`error`, `warning` or `notice`"),
             text("code", "a word for programs"),

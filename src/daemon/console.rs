@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::Catalog;
-use crate::catalog::audit::judge;
 use crate::catalog::dial::Dial;
 use crate::config::Config;
 use crate::console::Check;
@@ -18,6 +18,8 @@ use crate::console::listener;
 use crate::console::listener::Listeners;
 use crate::daemon::Daemon;
 use crate::daemon::DaemonError;
+use crate::daemon::check;
+use crate::daemon::reload::Revision;
 use crate::daemon::settings;
 use crate::serve::inspect::Inspector;
 
@@ -67,7 +69,7 @@ impl Daemon {
             roles: asked.roles.clone(),
             metrics: Arc::clone(&self.metrics),
             standing: self.standing(),
-            check: check(config, &asked.roles, Arc::clone(catalog))?,
+            check: check(self.revisions.clone(), Arc::clone(catalog)),
             asking: Dial::new(&asked)?,
             heartbeat: config.limits.ping / HEARTBEATS,
         };
@@ -93,14 +95,10 @@ pub(super) async fn run(stage: Stage) -> Result<(), DaemonError> {
     listener::run(console, stage.listeners, stage.stop).await.map_err(DaemonError::Console)
 }
 
-/// Looks for what is wrong with the database, through the catalogue's own connection.
-fn check(config: &Config, roles: &[Box<str>], catalog: Arc<Catalog>) -> Result<Check, DaemonError> {
-    let expected = Arc::new(settings::expectations(config, &settings::ingest(config)?, roles));
-    Ok(Arc::new(move || {
-        let (catalog, expected) = (Arc::clone(&catalog), Arc::clone(&expected));
-        Box::pin(async move {
-            let facts = catalog.facts(&expected).await?;
-            Ok(judge(&facts, &catalog.current(), &expected))
-        })
-    }))
+/// Looks for what is wrong, by the configuration that holds then.
+fn check(revisions: watch::Receiver<Arc<Revision>>, catalog: Arc<Catalog>) -> Check {
+    Arc::new(move || {
+        let (revision, catalog) = (Arc::clone(&revisions.borrow()), Arc::clone(&catalog));
+        Box::pin(async move { check::running(&revision.config, catalog).await })
+    })
 }

@@ -109,6 +109,8 @@ pub struct GroupRow {
     /// The column that it stands under in the index and the values there, as `column = value`; absent
     /// where every change of the table is tried.
     pub indexed_by: Option<String>,
+    /// Its rule, filter and policy, with the claims put in.
+    pub rule: String,
     /// The columns that its rule reads.
     pub reads: String,
     /// How many columns are delivered.
@@ -325,6 +327,7 @@ fn group_row(number: usize, group: &Group) -> GroupRow {
         number,
         table: format!("{}.{}", relation.schema, relation.name),
         indexed_by,
+        rule: shape.rule.text(relation),
         reads: reads.collect::<Vec<_>>().join(", "),
         columns: shape.projection.columns.len(),
         events: events(shape.events),

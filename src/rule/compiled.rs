@@ -69,6 +69,10 @@ impl Rule {
         Rule { term, columns: columns.into() }
     }
 
+    pub(in crate::rule) const fn term(&self) -> &Term {
+        &self.term
+    }
+
     /// Both must admit a row; where this one does not, the other is not asked.
     #[must_use]
     pub fn and(self, other: Rule) -> Rule {
@@ -227,6 +231,18 @@ mod tests {
                 Verdict::Rejects => "rejects".to_owned(),
                 Verdict::Undecided(_) => "undecided".to_owned(),
             },
+        }
+    }
+
+    #[test]
+    fn a_rule_is_told_as_it_is_decided() {
+        for (text, expected) in [
+            ("customer_id = 7", "customer_id = '7'"),
+            ("status in ('open', 'live') and id > 3", "status IN ('live', 'open') AND id > 3"),
+            ("not (id = 1 or status is null)", "NOT (id = '1' OR status IS NULL)"),
+            ("1 = 1", "TRUE"),
+        ] {
+            assert_eq!(rule(text).unwrap().text(&orders()), expected);
         }
     }
 

@@ -32,6 +32,7 @@ mod compiled;
 mod term;
 mod apply;
 mod sql;
+mod text;
 mod subquery;
 mod reach;
 pub mod policy;

@@ -65,6 +65,7 @@ pub(super) async fn groups(view: &View, limit: usize) -> Result<Table, Refused> 
             group(shard, row.number).into(),
             row.table.into(),
             row.indexed_by.into(),
+            row.rule.into(),
             row.reads.into(),
             row.columns.into(),
             row.events.into(),

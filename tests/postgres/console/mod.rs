@@ -3,6 +3,7 @@
 mod drivers;
 mod follow;
 mod login;
+mod orders;
 mod statements;
 mod terminal;
 

@@ -64,7 +64,9 @@ async fn an_operator_sees_clients_and_ends_one() {
     );
     let groups = desk.psql("SHOW GROUPS").await;
     assert!(
-        groups.contains("|public.orders|customer_id = 7|customer_id|3||native|1|1|1"),
+        groups.contains(
+            "|public.orders|customer_id = 7|customer_id = '7'|customer_id|3||native|1|1|1"
+        ),
         "{groups}"
     );
     let tables = desk.psql("SHOW TABLES").await;

@@ -1,9 +1,12 @@
-//! What the database gives reason to say: both connections are tried, then the catalogue is asked.
+//! What the configuration and the database give reason to say: both connections are tried, then the
+//! catalogue is asked. For `walcast check --online`, and for `CHECK` on the console of a daemon that
+//! runs.
 //!
 //! Nothing is changed there. What can't be asked because something more basic is wrong is not
 //! guessed at: the finding says what is wrong, and the next run says the rest.
 
 use std::error::Error;
+use std::sync::Arc;
 
 use serde_json::json;
 
@@ -14,7 +17,6 @@ use crate::catalog::audit::Finding;
 use crate::catalog::audit::Severity;
 use crate::catalog::audit::judge;
 use crate::catalog::snapshot::Snapshot;
-use crate::cli::check::security;
 use crate::config::Access;
 use crate::config::Config;
 use crate::daemon::settings;
@@ -22,14 +24,54 @@ use crate::daemon::settings::SettingsError;
 use crate::ingest::walsender;
 use crate::rule::Rule;
 
+mod security;
+
+/// What the configuration itself gives reason to say.
+#[must_use]
+pub fn offline(config: &Config) -> Vec<Finding> {
+    let finding = |warning: &String| {
+        let (subject, message) = warning.split_once(": ").unwrap_or(("", warning));
+        Finding {
+            severity: Severity::Warning,
+            code: "configuration",
+            subject: subject.to_owned(),
+            message: message.to_owned(),
+            mend: None,
+        }
+    };
+    config.warnings.iter().map(finding).collect()
+}
+
 /// Looks at the database that the configuration names.
-pub(super) async fn findings(config: &Config) -> Vec<Finding> {
-    let (ingest, catalog) = match (settings::ingest(config), settings::catalog(config)) {
-        (Ok(ingest), Ok(catalog)) => (ingest, catalog),
+pub async fn online(config: &Config) -> Vec<Finding> {
+    let catalog = settings::catalog(config);
+    let catalog = match catalog {
+        Ok(catalog) => async { Catalog::connect(catalog).await },
+        Err(error) => return vec![unusable(&error)],
+    };
+    look(config, async { catalog.await.map(Arc::new) }).await
+}
+
+/// The same by a daemon that runs: through the catalogue's own connection.
+pub(super) async fn running(config: &Config, catalog: Arc<Catalog>) -> Vec<Finding> {
+    let looked = async {
+        catalog.refresh().await?;
+        Ok(catalog)
+    };
+    [offline(config), look(config, looked).await].concat()
+}
+
+async fn look(
+    config: &Config,
+    catalog: impl Future<Output = Result<Arc<Catalog>, CatalogError>>,
+) -> Vec<Finding> {
+    let (ingest, roles) = match (settings::ingest(config), settings::catalog(config)) {
+        (Ok(ingest), Ok(catalog)) => (ingest, catalog.roles),
         (Err(error), _) | (_, Err(error)) => return vec![unusable(&error)],
     };
-    let expected = settings::expectations(config, &ingest, &catalog.roles);
-    let mut findings = match ask(config, &expected, catalog).await {
+    let expected = settings::expectations(config, &ingest, &roles);
+    let asked = async { ask(config, &expected, &*catalog.await?).await };
+    let mut findings = match Box::pin(asked).await {
         Ok(findings) => findings,
         Err(error) => vec![unanswered("asking-role-connection", "database.ask_url", &error)],
     };
@@ -46,9 +88,8 @@ pub(super) async fn findings(config: &Config) -> Vec<Finding> {
 async fn ask(
     config: &Config,
     expected: &Expectations,
-    settings: crate::catalog::Settings,
+    catalog: &Catalog,
 ) -> Result<Vec<Finding>, CatalogError> {
-    let catalog = Catalog::connect(settings).await?;
     let facts = catalog.facts(expected).await?;
     let snapshot = catalog.current();
     let mut findings = judge(&facts, &snapshot, expected);
