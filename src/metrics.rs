@@ -49,6 +49,8 @@ pub struct Metrics {
     pub catalog: CatalogMeter,
     /// Tokens.
     pub auth: AuthMeter,
+    /// Logins to the console that were refused, by the reason.
+    pub logins_refused: Tally,
     /// Reloads of the configuration.
     pub reloads: ReloadMeter,
     records: bool,
@@ -148,6 +150,7 @@ impl Metrics {
             snapshots: SnapshotMeter::default(),
             catalog: CatalogMeter::default(),
             auth: AuthMeter::default(),
+            logins_refused: Tally::default(),
             reloads: ReloadMeter::default(),
             records,
             shards: Mutex::default(),

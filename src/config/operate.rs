@@ -11,9 +11,6 @@ use crate::console::settings::Tls;
 use crate::console::users::Users;
 use crate::trace::Endpoint;
 
-/// How long a login may take.
-const STARTUP: Duration = Duration::from_secs(10);
-
 /// Section `console`.
 pub(super) fn console(reader: &mut Reader) -> Settings {
     let address = reader.text("console.address").and_then(|text| {
@@ -57,7 +54,7 @@ pub(super) fn console(reader: &mut Reader) -> Settings {
         users: Arc::new(users),
         tls,
         connections_max: reader.size("console.connections_max"),
-        startup: STARTUP,
+        startup: Duration::from_secs(reader.integer("console.login_seconds")),
         idle: Duration::from_secs(reader.integer("console.idle_seconds")),
     }
 }

@@ -45,7 +45,7 @@ use crate::console::handler::Session;
 use crate::console::login::Door;
 use crate::console::negotiate;
 use crate::console::negotiate::Line;
-use crate::console::parse::Statement;
+use crate::console::parameter::Prepared;
 use crate::console::wire;
 
 /// Bytes of one message of a client.
@@ -53,7 +53,7 @@ const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// What a connection is told that ends has this long to leave.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-type Talk<S> = Framed<Bounded<S>, PgWireMessageServerCodec<Arc<Statement>>>;
+type Talk<S> = Framed<Bounded<S>, PgWireMessageServerCodec<Arc<Prepared>>>;
 
 /// Serves a connection over TCP.
 pub(super) async fn serve_tcp(
@@ -98,7 +98,7 @@ pub(super) async fn serve_unix(
 fn talk<S: AsyncRead + AsyncWrite + Unpin>(
     socket: S,
     first: BytesMut,
-    client: DefaultClient<Arc<Statement>>,
+    client: DefaultClient<Arc<Prepared>>,
 ) -> Talk<S> {
     let bounded = Bounded { socket, read: 0 };
     let mut parts =
@@ -153,6 +153,7 @@ impl Connection {
                     return Some(Refused::new("08P01", "the message can't be read"));
                 }
                 Err(_late) if starting => {
+                    self.session.console.view.metrics.logins_refused.one("late");
                     return Some(Refused::new("57014", "the login took too long"));
                 }
                 Err(_late) => {

@@ -40,6 +40,7 @@ use crate::console::login::Door;
 use crate::console::login::Login;
 use crate::console::login::Parameters;
 use crate::console::order;
+use crate::console::parameter::Prepared;
 use crate::console::parse::Statement;
 use crate::console::parse::parse;
 use crate::console::show;
@@ -167,20 +168,20 @@ pub(crate) struct Parser;
 
 #[async_trait]
 impl QueryParser for Parser {
-    type Statement = Arc<Statement>;
+    type Statement = Arc<Prepared>;
 
     async fn parse_sql<C>(
         &self,
         _client: &C,
         sql: &str,
         _types: &[Option<Type>],
-    ) -> PgWireResult<Option<Arc<Statement>>>
+    ) -> PgWireResult<Option<Arc<Prepared>>>
     where
         C: ClientInfo + Unpin + Send + Sync,
     {
         match *statements(sql) {
             [] => Ok(None),
-            [text] => Ok(Some(Arc::new(parse(text).map_err(wire::error)?))),
+            [text] => Ok(Some(Arc::new(Prepared::new(text).map_err(wire::error)?))),
             _ => {
                 let message = "cannot insert multiple commands into a prepared statement";
                 Err(wire::error(Refused::syntax(message)))
@@ -188,22 +189,22 @@ impl QueryParser for Parser {
         }
     }
 
-    fn get_parameter_types(&self, _statement: &Arc<Statement>) -> PgWireResult<Vec<Type>> {
-        Ok(Vec::new())
+    fn get_parameter_types(&self, prepared: &Arc<Prepared>) -> PgWireResult<Vec<Type>> {
+        Ok(prepared.types())
     }
 
     fn get_result_schema(
         &self,
-        statement: &Arc<Statement>,
+        prepared: &Arc<Prepared>,
         format: Option<&Format>,
     ) -> PgWireResult<Vec<FieldInfo>> {
-        wire::schema(&statement.fields(), format.unwrap_or(&Format::UnifiedText))
+        wire::schema(&prepared.statement.fields(), format.unwrap_or(&Format::UnifiedText))
     }
 }
 
 #[async_trait]
 impl ExtendedQueryHandler for Session {
-    type Statement = Arc<Statement>;
+    type Statement = Arc<Prepared>;
     type QueryParser = Parser;
 
     fn query_parser(&self) -> Arc<Parser> {
@@ -213,20 +214,25 @@ impl ExtendedQueryHandler for Session {
     async fn do_query<C>(
         &self,
         client: &mut C,
-        portal: &Portal<Arc<Statement>>,
+        portal: &Portal<Arc<Prepared>>,
         max_rows: usize,
     ) -> PgWireResult<Response>
     where
         C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
-        C::PortalStore: PortalStore<Statement = Arc<Statement>>,
+        C::PortalStore: PortalStore<Statement = Arc<Prepared>>,
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        let statement = &portal.statement.statement;
-        if max_rows > 0 && matches!(**statement, Statement::Subscribe(_) | Statement::Copy(_)) {
+        let prepared = &portal.statement.statement;
+        let types = &portal.statement.parameter_types;
+        let bound = prepared.bound(&portal.parameters, types, &portal.parameter_format);
+        let bound = bound.map_err(wire::error)?;
+        let statement = bound.as_ref().unwrap_or(&prepared.statement);
+        if max_rows > 0 && matches!(statement, Statement::Subscribe(_) | Statement::Copy(_)) {
             let message = "rows of a subscription can't be fetched in parts";
-            let refused = Refused::new("0A000", message);
-            return Err(wire::error(refused.hint("LIMIT n ends it after so many rows.")));
+            let hint = "LIMIT n ends it after so many rows; without a number of rows to fetch, or \
+                        as COPY (SUBSCRIBE …) TO STDOUT, each row comes when it is committed.";
+            return Err(wire::error(Refused::new("0A000", message).hint(hint)));
         }
         let execute = self.execute(client, statement, &portal.result_column_format, true);
         traced(span!("console.statement", tag = statement.tag()), execute).await

@@ -190,6 +190,7 @@ impl Session {
             return Err(wire::fatal(Refused::new("28000", "no user name was given")));
         }
         if !self.seated {
+            self.console.view.metrics.logins_refused.one("full");
             let refused = Refused::new("53300", "the console has too many connections already");
             return Err(wire::fatal(refused.hint("console.connections_max says how many.")));
         }
@@ -230,7 +231,10 @@ impl StartupHandler for Session {
                         self.driver.complete_authentication(client, final_message).await
                     }
                     (Err(error @ PgWireError::IoError(_)), _) => Err(error),
-                    (Ok(AuthOutcome::Authenticated { .. }) | Err(_), _) => Err(refused(&user)),
+                    (Ok(AuthOutcome::Authenticated { .. }) | Err(_), _) => {
+                        self.console.view.metrics.logins_refused.one("password");
+                        Err(refused(&user))
+                    }
                 }
             }
             _ => {

@@ -32,6 +32,7 @@ mod wire;
 mod answer;
 mod split;
 mod parse;
+mod parameter;
 mod polite;
 mod show;
 mod order;

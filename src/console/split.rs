@@ -71,6 +71,37 @@ pub(crate) fn words(statement: &str) -> Vec<Word<'_>> {
     found
 }
 
+/// Where a parameter stands in a statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Its dollar.
+    pub(crate) begin: usize,
+    /// Behind its last digit.
+    pub(crate) end: usize,
+    /// From 1 on.
+    pub(crate) number: usize,
+}
+
+/// The parameters of a statement, in the order in which they stand there.
+pub(crate) fn places(statement: &str) -> Vec<Place> {
+    let mut found = Vec::new();
+    let mut rest = statement;
+    while let Some(piece) = next(rest) {
+        let begin = statement.len() - rest.len();
+        rest = rest.get(piece.bytes..).unwrap_or_default();
+        if piece.kind == Kind::Other('$')
+            && let Some(digits) = next(rest).filter(|piece| piece.kind == Kind::Word)
+            && let Some(number) = rest.get(..digits.bytes).and_then(|digits| digits.parse().ok())
+            && number > 0
+        {
+            let end = begin + piece.bytes + digits.bytes;
+            found.push(Place { begin, end, number });
+            rest = rest.get(digits.bytes..).unwrap_or_default();
+        }
+    }
+    found
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Blank,

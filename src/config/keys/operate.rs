@@ -55,8 +55,15 @@ pub(super) const KEYS: &[Key] = &[
     )
     .fixed(),
     key(
+        "console.login_seconds",
+        seconds(1, 60),
+        Some("10"),
+        "How long a login may take.",
+    )
+    .fixed(),
+    key(
         "console.idle_seconds",
-        seconds(10, 604_800),
+        seconds(1, 604_800),
         Some("3600"),
         "After how long without a statement one of them is ended.",
     )

@@ -38,6 +38,12 @@ pub(super) const FAMILIES: &[Family] = &[
         |it, out| out.whole(it.auth.published_keys.get()),
     ),
     counter(
+        ("walcast_console_logins_refused", ""),
+        &["reason"],
+        "Logins to the console that were refused: `password` (or the name), `late`, `full`.",
+        |it, out| out.by(it.logins_refused.get()),
+    ),
+    counter(
         ("walcast_config_reloads", ""),
         &[],
         "Reloads of the configuration that were carried out.",

@@ -44,6 +44,52 @@ async fn a_driver_reads_tables_with_their_types() {
     drop(client);
 }
 
+#[tokio::test]
+async fn parameters_and_parts_of_a_table_are_taken() {
+    let plan = Plan {
+        schema: "CREATE TABLE orders (id bigint PRIMARY KEY, note text)",
+        tables: "[[table]]\nname = 'orders'\nopen = true\n",
+        ..Plan::default()
+    };
+    let desk = Desk::open(plan).await;
+    let (one, another) = (desk.deployment.client().await, desk.deployment.client().await);
+    let mut sql = support::connect(&desk.over_socket("root")).await;
+    let rows = sql.query("SHOW CLIENTS LIMIT $1", &[&"5"]).await.unwrap();
+    assert_eq!(rows.len(), 2);
+    let refused = sql.query("KILL $1", &[&"1; SHUTDOWN"]).await.unwrap_err();
+    assert_eq!(refused.as_db_error().unwrap().message(), "$1 has to be a whole number");
+    let killed = sql.execute("KILL $1", &[&rows[0].get::<_, i64>("id").to_string()]).await;
+    assert!(killed.is_ok(), "{killed:?}");
+
+    // A subscription that ends after its rows.
+    let follow = sql.prepare("SUBSCRIBE TO orders WHERE note = $1 LIMIT $2").await.unwrap();
+    let insert = async {
+        let counted = async || desk.psql("SHOW SUBSCRIPTIONS").await.lines().count();
+        while timeout(DEADLINE, counted()).await.unwrap() == 0 {}
+        desk.deployment
+            .execute(&["INSERT INTO orders VALUES (1, 'a'), (2, 'it''s'), (3, 'b')"])
+            .await;
+    };
+    let (rows, ()) = tokio::join!(sql.query(&follow, &[&"it's", &"1"]), insert);
+    let rows = rows.unwrap();
+    assert_eq!(rows.len(), 1);
+    assert_eq!(rows[0].get::<_, &str>("op"), "insert");
+
+    // A table comes in parts; a subscription does not, and says what works.
+    let transaction = sql.transaction().await.unwrap();
+    let portal = transaction.bind("SHOW HELP", &[]).await.unwrap();
+    let first = transaction.query_portal(&portal, 3).await.unwrap();
+    assert_eq!(first.len(), 3);
+    let rest = transaction.query_portal(&portal, 0).await.unwrap();
+    assert!(rest.len() > 10, "{}", rest.len());
+    let portal = transaction.bind("SUBSCRIBE TO orders", &[]).await.unwrap();
+    let refused = transaction.query_portal(&portal, 3).await.unwrap_err();
+    let refused = refused.as_db_error().unwrap();
+    assert_eq!(refused.code().code(), "0A000");
+    assert!(refused.hint().unwrap().contains("LIMIT n"), "{refused:?}");
+    drop((one, another));
+}
+
 const PSYCOPG: &str = r#"
 import sys, psycopg
 connection = sys.argv[1]
@@ -53,6 +99,9 @@ with psycopg.connect(connection, autocommit=True) as sql:
     names = [column.name for column in sql.execute('SHOW LAG').description]
     assert names == ['stage', 'lsn', 'lag_bytes'], names
     assert isinstance(sql.execute('SHOW LAG').fetchone()[2], int)
+    assert len(sql.execute('SHOW HELP').fetchmany(2)) == 2
+    assert sql.execute('SHOW CLIENTS LIMIT %s', [5]).fetchall() == []
+    assert sql.execute('SHOW CLIENTS LIMIT %b', [5]).fetchall() == []
 # In a transaction that it opens by itself, binary, from a cursor of the client.
 with psycopg.connect(connection) as sql:
     cursor = sql.cursor(binary=True)

@@ -131,3 +131,86 @@ async fn what_is_no_start_of_a_connection_ends_it() {
     }
     assert!(psql(&desk.over_tcp("dba"), &ASK).await.status.success());
 }
+
+/// How many logins were refused for a reason.
+fn refused(desk: &Desk, reason: &str) -> u64 {
+    let counted = desk.deployment.daemon.metrics().logins_refused.get();
+    counted.get(reason).copied().unwrap_or(0)
+}
+
+#[tokio::test]
+async fn refused_logins_are_counted_by_their_reason() {
+    let desk = Desk::open(Plan { set: &["console.connections_max=1"], ..Plan::default() }).await;
+    let wrong = format!("{} password=wrong", desk.over_tcp("dba"));
+    assert!(!psql(&wrong, &ASK).await.status.success());
+    assert_eq!(refused(&desk, "password"), 1);
+    let full = async {
+        let _silent = greeted(desk.port()).await;
+        while refused(&desk, "full") == 0 {
+            assert!(!psql(&desk.over_tcp("dba"), &ASK).await.status.success());
+        }
+    };
+    timeout(DEADLINE, full).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_does_not_log_in_in_time_is_sent_away() {
+    let desk = Desk::open(Plan { set: &["console.login_seconds=1"], ..Plan::default() }).await;
+    let mut socket = greeted(desk.port()).await;
+    let mut said = Vec::new();
+    timeout(DEADLINE, socket.read_to_end(&mut said)).await.unwrap().unwrap();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(said.contains("57014") && said.contains("the login took too long"), "{said:?}");
+    assert_eq!(refused(&desk, "late"), 1);
+}
+
+#[tokio::test]
+async fn who_asks_nothing_for_too_long_is_sent_away() {
+    let desk = Desk::open(Plan { set: &["console.idle_seconds=1"], ..Plan::default() }).await;
+    let (client, mut connection) =
+        tokio_postgres::connect(&desk.over_socket("root"), tokio_postgres::NoTls).await.unwrap();
+    let ended = timeout(DEADLINE, &mut connection).await.unwrap();
+    let said = ended.unwrap_err();
+    assert_eq!(said.code().unwrap().code(), "57P05", "{said:?}");
+    drop(client);
+    // Others come in as before.
+    assert!(desk.psql("SHOW VERSION").await.starts_with("walcast"));
+}
+
+#[tokio::test]
+async fn another_user_of_the_machine_needs_a_password_on_the_unix_socket() {
+    let desk = Desk::open(Plan::default()).await;
+    // Only root can be somebody else.
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let open = |path: &std::path::Path| {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
+    };
+    let socket = desk.folder.join(".s.PGSQL.4482");
+    let ask = async |password: &str, user: &str| {
+        let mut command = tokio::process::Command::new("setpriv");
+        command.args([
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            "psql",
+            "-X",
+            &desk.over_socket(user),
+        ]);
+        command.args(ASK).env("PGPASSWORD", password).env("HOME", "/nonexistent");
+        command.env("PGCONNECT_TIMEOUT", "20").kill_on_drop(true);
+        let output = timeout(DEADLINE, command.output()).await.unwrap().unwrap();
+        text(&output.stdout) + &text(&output.stderr)
+    };
+    // Not of the socket's group: the system keeps it out.
+    let said = ask(super::PASSWORD, "dba").await;
+    assert!(said.contains("Permission denied"), "{said}");
+    open(&desk.folder);
+    open(&socket);
+    let said = ask("wrong", "root").await;
+    assert!(said.contains("password authentication failed"), "{said}");
+    let said = ask(super::PASSWORD, "dba").await;
+    assert!(said.starts_with("walcast "), "{said}");
+}
