@@ -28,9 +28,18 @@ create table orders (
     note        text
 );
 
-create publication walcast_bench for table locations, orders;
+-- Who may see whose orders, where row-level security is what is measured.
+create table members (
+    user_id     bigint not null,
+    customer_id bigint not null,
+    primary key (user_id, customer_id)
+);
+
+create publication walcast_bench for table locations, orders, members;
 
 -- Clients without a token read as this role.
 create role bench_reader;
-grant usage on schema public to bench_reader;
-grant select on locations, orders to bench_reader;
+create role bench_owner;
+create role bench_member;
+grant usage on schema public to bench_reader, bench_owner, bench_member;
+grant select on locations, orders, members to bench_reader, bench_owner, bench_member;

@@ -11,6 +11,8 @@ pub(crate) struct Script {
     subscriptions: u64,
     /// The key that every connection asks for instead of its own.
     key: Option<u64>,
+    /// What stands for `{token}` in the path.
+    token: Option<fn(u64) -> String>,
 }
 
 /// The distance between the keys that one connection subscribes to.
@@ -41,7 +43,7 @@ pub(crate) enum Step {
 
 impl Script {
     pub(crate) fn new(path: &'static str, talk: Talk) -> Script {
-        Script { path, talk, subscriptions: 1, key: None }
+        Script { path, talk, subscriptions: 1, key: None, token: None }
     }
 
     /// The same with so many subscriptions on each connection.
@@ -56,6 +58,12 @@ impl Script {
         self
     }
 
+    /// The same with a token for each key.
+    pub(crate) fn with_token(mut self, token: fn(u64) -> String) -> Script {
+        self.token = Some(token);
+        self
+    }
+
     /// How many answers a connection has when it is subscribed.
     pub(crate) fn answers(&self) -> u64 {
         self.subscriptions
@@ -64,6 +72,7 @@ impl Script {
     /// The upgrade request.
     pub(crate) fn upgrade(&self, key: u64) -> String {
         let key = self.key.unwrap_or(key);
+        let token = self.token.map(|token| token(key)).unwrap_or_default();
         let protocol = match &self.talk {
             Talk::Json { subprotocol: Some(name), .. } => {
                 format!("Sec-WebSocket-Protocol: {name}\r\n")
@@ -73,7 +82,7 @@ impl Script {
         format!(
             "GET {} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: d2FsY2FzdCBiZW5jaG1hcg==\r\n{protocol}\r\n",
-            with_key(self.path, key),
+            with_key(self.path, key).replace("{token}", &token),
         )
     }
 

@@ -15,6 +15,7 @@ use crate::process::Usage;
 use crate::servers;
 use crate::servers::Ground;
 use crate::servers::Running;
+use crate::servers::Secured;
 use crate::servers::Server;
 use crate::servers::Tuning;
 use crate::tally::Tally;
@@ -45,6 +46,8 @@ pub(crate) struct Shop {
     pub(crate) subscriptions: u64,
     pub(crate) slow: usize,
     pub(crate) receive_bytes: Option<usize>,
+    /// Whether the database says who sees what, and how, instead of a filter.
+    pub(crate) secured: Option<Secured>,
     pub(crate) tuning: Tuning,
 }
 
@@ -61,6 +64,7 @@ impl Shop {
             subscriptions: 1,
             slow: 0,
             receive_bytes: None,
+            secured: None,
             tuning,
         }
     }
@@ -152,7 +156,10 @@ impl<'a> Stage<'a> {
         let writer = Writer::connect(&target, shape)?;
         let crowd = Crowd {
             to: running.address,
-            script: running.server.script(shop.wanted).with_subscriptions(shop.subscriptions),
+            script: match shop.secured {
+                Some(secured) => servers::secured_script(secured),
+                None => running.server.script(shop.wanted).with_subscriptions(shop.subscriptions),
+            },
             wanted: shop.wanted,
             connections: shop.connections,
             threads: shop.threads,

@@ -4,6 +4,7 @@ mod drain;
 mod fanout;
 mod idle;
 mod latency;
+mod secured;
 mod selective;
 mod slow;
 mod sweep;
@@ -31,6 +32,8 @@ pub(crate) enum Scenario {
     Drain,
     /// One of 100 clients stops reading.
     Slow,
+    /// Each change to the one of up to 10,000 clients whom row-level security lets see it.
+    Secured,
     /// Every change to 1,000 clients, as fast as it goes, while an operator asks.
     Watched,
 }
@@ -60,7 +63,7 @@ impl Run<'_> {
 
 impl Scenario {
     /// In the order in which they run.
-    pub(crate) const ALL: [Scenario; 7] = [
+    pub(crate) const ALL: [Scenario; 8] = [
         Scenario::Latency,
         Scenario::Idle,
         Scenario::Drain,
@@ -68,6 +71,7 @@ impl Scenario {
         Scenario::Fanout,
         Scenario::Slow,
         Scenario::Watched,
+        Scenario::Secured,
     ];
 
     /// Its short name and what it does.
@@ -80,6 +84,7 @@ impl Scenario {
             Scenario::Drain => "S5 drain of a backlog",
             Scenario::Slow => "S6 one slow reader",
             Scenario::Watched => "S7 watched by an operator",
+            Scenario::Secured => "S8 row-level security",
         }
     }
 
@@ -107,7 +112,7 @@ impl Scenario {
                 &[Server::LimitRelay, Server::Walcast, Server::NodePgoutputWs]
             }
             Scenario::Drain => &[Server::Walcast, Server::NodePgoutputWs],
-            Scenario::Watched => &[Server::Walcast],
+            Scenario::Watched | Scenario::Secured => &[Server::Walcast],
         }
     }
 
@@ -122,6 +127,7 @@ impl Scenario {
                 Scenario::Drain => drain::run(run, server, ledger)?,
                 Scenario::Slow => slow::run(run, server, ledger)?,
                 Scenario::Watched => watched::run(run, server, ledger)?,
+                Scenario::Secured => secured::run(run, server, ledger)?,
             }
         }
         Ok(())

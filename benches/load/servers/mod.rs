@@ -4,6 +4,9 @@ mod node;
 mod relay;
 mod walcast;
 
+pub(crate) use walcast::Secured;
+pub(crate) use walcast::secured_script;
+
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
