@@ -85,6 +85,19 @@ impl Ledger {
         Some(f64::midpoint(*values.get(middle - 1)?, upper))
     }
 
+    /// Prints the median of what was noted, and between what it lies.
+    pub(crate) fn spread(&self, server: &str, figure: &str) {
+        let key = (server.to_owned(), figure.to_owned());
+        let (Some(values), Some(median)) = (self.figures.get(&key), self.median(server, figure))
+        else {
+            return;
+        };
+        let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let count = values.len();
+        println!("    {server:<18} {figure:<32} {median:.3} of {count}, {least:.3} to {most:.3}");
+    }
+
     /// Rows of a server's clients that were missing, twice, out of order, or somebody else's.
     pub(crate) fn faults(&self, server: &str) -> Option<u64> {
         self.faults.get(server).copied()

@@ -178,6 +178,11 @@ impl Running {
         self.control
     }
 
+    /// Where walcast answers operators by SQL: a socket, whose file goes with what it is for.
+    pub(crate) fn console(&self, ground: &Ground) -> PathBuf {
+        walcast::console(ground, self.control)
+    }
+
     fn wait_until_open(&mut self) -> Fallible<()> {
         let began = Instant::now();
         while TcpStream::connect(self.address).is_err() {

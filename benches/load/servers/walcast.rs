@@ -4,6 +4,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::process::Command;
 
 use jsonwebtoken::Algorithm;
@@ -73,6 +74,11 @@ fn token(role: &str, key: u64) -> String {
         .expect("a secret is a key for HS256")
 }
 
+/// Where an operator asks by SQL.
+pub(super) fn console(ground: &Ground, operators: SocketAddr) -> PathBuf {
+    ground.folder.join(format!(".s.PGSQL.{}", operators.port()))
+}
+
 pub(super) fn command(
     ground: &Ground,
     (address, operators): (SocketAddr, SocketAddr),
@@ -83,6 +89,8 @@ pub(super) fn command(
     let secret = ground.folder.join("secret");
     let secret_file = secret.display();
     let (window_bytes, counts) = (ring_bytes / 2, tuning.counts);
+    let console = console(ground, operators);
+    let console = console.display();
     let settings = format!(
         r#"# Written by the load harness.
 [database]
@@ -107,6 +115,9 @@ handshakes_per_second_per_address = 0
 [admin]
 address = "{operators}"
 metrics = {counts}
+
+[console]
+socket = "{console}"
 
 [auth]
 roles = ["bench_owner", "bench_member"]
