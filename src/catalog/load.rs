@@ -44,6 +44,10 @@ pub(super) struct TableRow {
     pub(super) row_security: RowSecurity,
     pub(super) published: bool,
     pub(super) partitioned: bool,
+    /// Whether the publication has all of its rows, and all changes to them.
+    pub(super) whole: bool,
+    /// Whether tables inherit from it.
+    pub(super) inherited: bool,
 }
 
 /// What a role may select of a table.
@@ -125,6 +129,8 @@ impl TableRow {
             row_security,
             published: row.try_get(7)?,
             partitioned: character(row, 4)? == b'p',
+            whole: row.try_get(15)?,
+            inherited: row.try_get(16)?,
         })
     }
 }

@@ -26,6 +26,8 @@ use crate::rule::policy::library::Function;
 use crate::rule::policy::library::Library;
 use crate::rule::policy::library::Operator;
 use crate::rule::policy::library::Server;
+use crate::rule::policy::library::TableNames;
+use crate::rule::policy::tables::Guard;
 
 /// The policies of one table with row-level security, for SELECT.
 #[derive(Clone, Debug, Default)]
@@ -52,6 +54,8 @@ pub struct TablePolicy {
     pub text: Box<str>,
     /// What it says, or why that is not decided here.
     pub read: Result<Policy, RuleError>,
+    /// The tables (`pg_class.oid`) that it reads, those that its functions read not included.
+    pub reads: Box<[u32]>,
 }
 
 impl TablePolicies {
@@ -62,12 +66,21 @@ impl TablePolicies {
     }
 
     /// The policies that concern `role`.
-    pub fn of<'a>(&'a self, role: &'a str) -> impl Iterator<Item = &'a TablePolicy> {
+    pub fn of<'a, 'r>(
+        &'a self,
+        role: &'r str,
+    ) -> impl Iterator<Item = &'a TablePolicy> + use<'a, 'r> {
         self.policies.iter().filter(move |policy| policy.concerns(role))
     }
 }
 
 impl TablePolicy {
+    /// It, as binding wants it.
+    #[must_use]
+    pub fn guard(&self) -> Guard<'_> {
+        Guard { read: &self.read, kind: self.kind, reads: &self.reads }
+    }
+
     fn concerns(&self, role: &str) -> bool {
         self.roles.iter().any(|known| &**known == role)
     }
@@ -75,6 +88,7 @@ impl TablePolicy {
 
 #[derive(Deserialize)]
 struct Document {
+    names: Vec<NamesRow>,
     tables: Vec<Table>,
     enums: Vec<EnumRow>,
     functions: Vec<FunctionRow>,
@@ -82,10 +96,17 @@ struct Document {
 }
 
 #[derive(Deserialize)]
+struct NamesRow {
+    id: u32,
+    schema: Box<str>,
+    name: Box<str>,
+    columns: Vec<(i16, Box<str>)>,
+}
+
+#[derive(Deserialize)]
 struct Table {
     id: u32,
     exempt: Vec<Box<str>>,
-    columns: Vec<(i16, Box<str>)>,
     policies: Vec<PolicyRow>,
 }
 
@@ -148,14 +169,18 @@ pub(super) fn read(
         document.enums.into_iter().map(|EnumRow { id, name, labels }| Enum { id, name, labels });
     let shadowed = document.shadowed;
     let functions = document.functions.into_iter().map(|row| row.function(shadowed));
-    let library = Library { server, functions: functions.collect(), enums: enums.collect() };
+    let names = document.names.into_iter().map(|row| {
+        let NamesRow { id, schema, name, columns } = row;
+        (id, TableNames { schema, name, columns: columns.into_iter().collect() })
+    });
+    let (functions, enums) = (functions.collect(), enums.collect());
+    let library = Library { server, functions, enums, tables: names.collect() };
+    let none = BTreeMap::new();
     let tables = document.tables.into_iter().map(|table| {
-        let columns: BTreeMap<i16, Box<str>> = table.columns.into_iter().collect();
+        let columns = library.tables.get(&table.id).map_or(&none, |table| &table.columns);
         let policies = table.policies.into_iter().map(|row| TablePolicy {
-            read: Policy::read(
-                Source { tree: &row.tree, text: &row.text, columns: &columns },
-                &library,
-            ),
+            read: Policy::read(Source { tree: &row.tree, text: &row.text, columns }, &library),
+            reads: tables_in(&row.tree),
             reads_user_metadata: row.text.contains("user_metadata"),
             text: row.text,
             name: row.name,
@@ -166,6 +191,12 @@ pub(super) fn read(
         (RelationId(table.id), policies)
     });
     Ok(tables.collect())
+}
+
+/// The tables that a stored tree reads, whatever else is in it.
+fn tables_in(tree: &str) -> Box<[u32]> {
+    let numbers = tree.split(":relid ").skip(1);
+    numbers.filter_map(|rest| rest.split([' ', '}']).next()?.parse().ok()).collect()
 }
 
 impl FunctionRow {

@@ -28,6 +28,21 @@ WITH RECURSIVE secured AS (
     JOIN pg_language l ON l.oid = f.prolang AND l.lanname IN ('sql', 'plpgsql')
 )
 SELECT jsonb_build_object(
+    'names', COALESCE((
+        SELECT jsonb_agg(jsonb_build_object(
+            'id', c.oid::bigint,
+            'schema', n.nspname,
+            'name', c.relname,
+            'columns', COALESCE((
+                SELECT jsonb_agg(jsonb_build_array(a.attnum, a.attname) ORDER BY a.attnum)
+                FROM pg_attribute a
+                WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+            ), '[]')
+        ) ORDER BY c.oid)
+        FROM pg_class c
+        JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.oid = ANY ($1::oid[])
+    ), '[]'),
     'tables', COALESCE((
         SELECT jsonb_agg(jsonb_build_object(
             'id', s.oid::bigint,
@@ -39,11 +54,6 @@ SELECT jsonb_build_object(
                       AND pg_has_role(client.oid, s.relowner, 'USAGE')
                 ORDER BY client.name
             ),
-            'columns', COALESCE((
-                SELECT jsonb_agg(jsonb_build_array(a.attnum, a.attname) ORDER BY a.attnum)
-                FROM pg_attribute a
-                WHERE a.attrelid = s.oid AND a.attnum > 0 AND NOT a.attisdropped
-            ), '[]'),
             'policies', COALESCE((
                 SELECT jsonb_agg(jsonb_build_object(
                     'name', p.polname,
@@ -81,8 +91,7 @@ SELECT jsonb_build_object(
         WHERE t.typtype = 'e' AND t.oid IN (
             SELECT a.atttypid
             FROM pg_attribute a
-            JOIN secured s ON s.oid = a.attrelid
-            WHERE a.attnum > 0 AND NOT a.attisdropped
+            WHERE a.attrelid = ANY ($1::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
         ) AND EXISTS (SELECT FROM pg_enum l WHERE l.enumtypid = t.oid)
     ), '[]'),
     'functions', COALESCE((

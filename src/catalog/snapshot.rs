@@ -8,8 +8,13 @@ use crate::catalog::load::GrantRow;
 use crate::catalog::load::Loaded;
 use crate::catalog::load::TableRow;
 use crate::catalog::policies::TablePolicies;
+use crate::catalog::policies::TablePolicy;
 use crate::change::id::RelationId;
 use crate::change::relation::Relation;
+use crate::rule::policy::tables::Guard;
+use crate::rule::policy::tables::Guarded;
+use crate::rule::policy::tables::Tables;
+use crate::rule::policy::tables::Unheld;
 
 /// What the catalogue said at one look. Immutable.
 #[derive(Debug, Default)]
@@ -47,6 +52,8 @@ pub struct Table {
     /// Columns that it has, but that the stream does not carry: generated ones, and those that
     /// the publication's column list leaves out.
     pub unpublished_columns: Vec<Box<str>>,
+    /// Why its rows can't be known from the stream; absent where they can.
+    pub unheld: Option<Unheld>,
     grants: HashMap<Box<str>, Vec<bool>>,
     /// The roles whose grant is of the table, so of columns that are gone, too.
     whole: Vec<Box<str>>,
@@ -116,6 +123,13 @@ impl Table {
             published: row.published,
             partitioned: row.partitioned,
             unpublished_columns: row.unpublished_columns.clone(),
+            unheld: if row.partitioned || row.inherited {
+                Some(Unheld::Partitioned)
+            } else if !row.published {
+                Some(Unheld::Unpublished)
+            } else {
+                (!row.whole).then_some(Unheld::Filtered)
+            },
             grants: by_role,
             whole,
             relation,
@@ -144,6 +158,43 @@ impl Table {
     }
 }
 
+impl Tables for Snapshot {
+    fn named(&self, schema: &str, name: &str) -> Option<&dyn Guarded> {
+        let table: &dyn Guarded = &**self.table(schema, name)?;
+        Some(table)
+    }
+
+    fn by_id(&self, id: RelationId) -> Option<&dyn Guarded> {
+        let table: &dyn Guarded = &**self.tables.get(&id)?;
+        Some(table)
+    }
+}
+
+impl Guarded for Table {
+    fn relation(&self) -> &Relation {
+        &self.relation
+    }
+
+    fn unpublished(&self) -> &[Box<str>] {
+        &self.unpublished_columns
+    }
+
+    fn unheld(&self) -> Option<Unheld> {
+        self.unheld
+    }
+
+    fn granted(&self, role: &str) -> Option<&[bool]> {
+        self.granted(role)
+    }
+
+    fn guards<'a>(&'a self, role: &str) -> Option<Vec<Guard<'a>>> {
+        if self.row_security == RowSecurity::Off || self.policies.exempts(role) {
+            return None;
+        }
+        Some(self.policies.of(role).map(TablePolicy::guard).collect())
+    }
+}
+
 #[doc(hidden)]
 impl Snapshot {
     /// Published tables of these shapes, that `role` may select: for tests without Postgres.
@@ -159,6 +210,7 @@ impl Snapshot {
                 published: true,
                 partitioned: false,
                 unpublished_columns: Vec::new(),
+                unheld: None,
                 grants: HashMap::from([(role.into(), vec![true; relation.columns.len()])]),
                 whole: vec![role.into()],
             };

@@ -1,13 +1,17 @@
--- The tables of publication $1, those named by schemas $2 and names $3, and those of OIDs $4, each
--- with the columns that the stream carries, as the stream describes them. What some server
+-- The tables of publication $1, those named by schemas $2 and names $3, and those of OIDs $4, and
+-- those that the policies of all these read, and their functions, as far as a name in a body tells:
+-- each with the columns that the stream carries, as the stream describes them. What some server
 -- versions lack is read through to_jsonb.
-WITH published AS (
-    SELECT c.oid, to_jsonb(p) -> 'attnames' AS columns
+WITH RECURSIVE published AS (
+    SELECT c.oid, to_jsonb(p) -> 'attnames' AS columns,
+           to_jsonb(p) ->> 'rowfilter' IS NULL
+               AND u.pubinsert AND u.pubupdate AND u.pubdelete AND u.pubtruncate AS whole
     FROM pg_publication_tables p
+    JOIN pg_publication u ON u.pubname = p.pubname
     JOIN pg_namespace n ON n.nspname = p.schemaname
     JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
     WHERE p.pubname = $1::text
-), wanted AS (
+), named AS (
     SELECT oid FROM published
     UNION
     SELECT c.oid
@@ -16,6 +20,40 @@ WITH published AS (
     JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = named.name
     UNION
     SELECT unnest($4::oid[])
+), reached (class, oid) AS (
+    SELECT 'pg_class'::regclass::oid, oid FROM named
+    UNION
+    SELECT part.class, part.oid
+    FROM reached
+    CROSS JOIN LATERAL (
+        SELECT d.refclassid, d.refobjid
+        FROM pg_policy p
+        JOIN pg_depend d ON d.classid = 'pg_policy'::regclass AND d.objid = p.oid
+        WHERE reached.class = 'pg_class'::regclass AND p.polrelid = reached.oid
+          AND p.polcmd IN ('r', '*')
+        UNION ALL
+        SELECT d.refclassid, d.refobjid
+        FROM pg_depend d
+        WHERE reached.class = 'pg_proc'::regclass
+          AND d.classid = 'pg_proc'::regclass AND d.objid = reached.oid
+        UNION ALL
+        SELECT 'pg_class'::regclass, c.oid
+        FROM pg_proc f
+        JOIN pg_language l ON l.oid = f.prolang AND l.lanname IN ('sql', 'plpgsql')
+        JOIN pg_class c ON c.oid >= 16384 AND c.relkind IN ('r', 'p')
+                       AND strpos(lower(f.prosrc), lower(c.relname)) > 0
+        WHERE reached.class = 'pg_proc'::regclass AND f.oid = reached.oid AND f.oid >= 16384
+        UNION ALL
+        SELECT 'pg_proc'::regclass, called.oid
+        FROM pg_proc f
+        JOIN pg_language l ON l.oid = f.prolang AND l.lanname IN ('sql', 'plpgsql')
+        JOIN pg_proc called ON called.oid >= 16384
+                           AND strpos(lower(f.prosrc), lower(called.proname)) > 0
+        WHERE reached.class = 'pg_proc'::regclass AND f.oid = reached.oid AND f.oid >= 16384
+    ) AS part (class, oid)
+    WHERE part.class IN ('pg_class'::regclass, 'pg_proc'::regclass)
+), wanted AS (
+    SELECT oid FROM reached WHERE class = 'pg_class'::regclass
 ), defaults AS (
     -- Whether the database's own collation compares by bytes.
     SELECT CASE COALESCE(to_jsonb(d) ->> 'datlocprovider', 'c')
@@ -53,7 +91,9 @@ SELECT c.oid,
            JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = key.attnum
            WHERE i.indrelid = c.oid AND i.indisprimary AND key.place <= i.indnkeyatts
            ORDER BY key.place
-       ) AS primary_key
+       ) AS primary_key,
+       COALESCE(p.whole, false) AS whole,
+       c.relhassubclass AS inherited
 FROM wanted w
 JOIN pg_class c ON c.oid = w.oid AND c.relkind IN ('r', 'p')
 JOIN pg_namespace n ON n.oid = c.relnamespace

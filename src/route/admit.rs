@@ -16,10 +16,9 @@ use crate::route::plan::Refusal;
 use crate::route::policy::Policy;
 use crate::route::subscription::Request;
 use crate::rule::Rule;
-use crate::rule::RuleError;
 use crate::rule::Session;
 use crate::rule::policy::Kind;
-use crate::rule::policy::Policy as ReadPolicy;
+use crate::rule::policy::tables::Guard;
 use crate::rule::policy::visible;
 
 /// Whether the table is open to clients at all, as far as that does not depend on who asks.
@@ -63,26 +62,11 @@ pub(super) fn one_by_one<'a>(
     let role = claims.role();
     let session = Session::new(claims.json(), role, context.policies.settings());
     let rule = |policy: &TablePolicy| {
-        let read = decidable(policy, role).map_err(|why| why.to_string())?;
-        let alone = visible(&[(read, Kind::Permissive)], relation, &session);
+        let guard = Guard { kind: Kind::Permissive, ..policy.guard() };
+        let alone = visible(&[guard], relation, &session, context.catalog);
         alone.map_err(|(_, error)| error.to_string())
     };
     table.policies.of(role).map(|policy| (policy, rule(policy))).collect()
-}
-
-/// The policy as it was read, where it is decided here for the role at all.
-fn decidable<'a>(policy: &'a TablePolicy, role: &str) -> Result<&'a ReadPolicy, Obstacle<'a>> {
-    let read = policy.read.as_ref().map_err(Obstacle::Unread)?;
-    if read.may_be_asked_by(role) { Ok(read) } else { Err(Obstacle::Uncallable) }
-}
-
-/// Why a policy is not decided here.
-#[derive(Debug, thiserror::Error)]
-enum Obstacle<'a> {
-    #[error("{0}")]
-    Unread(&'a RuleError),
-    #[error("the role may not call a function of it, so Postgres raises an error")]
-    Uncallable,
 }
 
 fn by_the_database(
@@ -92,24 +76,30 @@ fn by_the_database(
     request: &Request,
 ) -> Result<Rule, Refusal> {
     let (role, name) = (claims.role(), || request.table.to_string());
-    let mut policies = Vec::new();
-    let mut names = Vec::new();
-    for policy in table.policies.of(role) {
-        let read = decidable(policy, role).map_err(|error| {
-            let (relation, policy) = (&request.table, &policy.name);
-            tracing::warn!(%relation, %policy, role, %error, "row-level security is not decided here");
-            Refusal::PolicyUnread { table: name() }
-        })?;
-        policies.push((read, policy.kind));
-        names.push(&policy.name);
-    }
-    if !policies.iter().any(|(_, kind)| *kind == Kind::Permissive) {
+    let policies: Vec<&TablePolicy> = table.policies.of(role).collect();
+    if !policies.iter().any(|policy| policy.kind == Kind::Permissive) {
         return Err(Refusal::NoPolicy { table: name() });
     }
+    let guards: Vec<Guard<'_>> = policies.iter().map(|policy| policy.guard()).collect();
     let session = Session::new(claims.json(), role, context.policies.settings());
-    visible(&policies, relation, &session).map_err(|(place, error)| {
-        let (relation, policy) = (&request.table, names.get(place));
-        tracing::warn!(%relation, ?policy, role, %error, "policy can't be decided");
-        Refusal::Policy { table: name() }
-    })
+    let rule = visible(&guards, relation, &session, context.catalog);
+    let rule = rule.map_err(|(place, error)| {
+        let (relation, policy) = (&request.table, policies.get(place));
+        let policy_name = policy.map(|policy| &policy.name);
+        tracing::warn!(%relation, policy = ?policy_name, role, %error, "row-level security is not decided here");
+        // What does not depend on the claims is said to be so.
+        let is_read = policy.is_none_or(|policy| policy.read.is_ok());
+        if is_read && error.can_be_asked() {
+            Refusal::Policy { table: name() }
+        } else {
+            Refusal::PolicyUnread { table: name() }
+        }
+    })?;
+    // Their rows are not at hand yet.
+    if !rule.sources().is_empty() {
+        let relation = &request.table;
+        tracing::warn!(%relation, role, "row-level security reads other tables");
+        return Err(Refusal::PolicyUnread { table: name() });
+    }
+    Ok(rule)
 }

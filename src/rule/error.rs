@@ -54,6 +54,14 @@ pub enum RuleError {
         /// The type, in PostgreSQL's word.
         expected: Box<str>,
     },
+    /// PostgreSQL raises an error in place of every row.
+    #[error("PostgreSQL raises an error: {token}: {reason}")]
+    Raises {
+        /// The table or the function that it is about.
+        token: Box<str>,
+        /// Why.
+        reason: Box<str>,
+    },
 }
 
 impl RuleError {
@@ -67,6 +75,7 @@ impl RuleError {
             RuleError::Unsupported { .. } => "rule_unsupported",
             RuleError::Type { .. } => "rule_type",
             RuleError::Value { .. } => "rule_value",
+            RuleError::Raises { .. } => "rule_raises",
         }
     }
 
@@ -74,7 +83,9 @@ impl RuleError {
     #[must_use]
     pub const fn hint(&self) -> Option<&'static str> {
         match self {
-            RuleError::Syntax { .. } | RuleError::TooLarge { .. } => None,
+            RuleError::Syntax { .. } | RuleError::TooLarge { .. } | RuleError::Raises { .. } => {
+                None
+            }
             RuleError::UnknownColumn { .. } => {
                 Some("a column of the table, in lower case or in double quotes")
             }
@@ -83,6 +94,19 @@ impl RuleError {
             }
             RuleError::Value { .. } => Some("write the value as PostgreSQL prints it"),
         }
+    }
+
+    /// Whether PostgreSQL has an answer, though there is none here.
+    #[must_use]
+    pub const fn can_be_asked(&self) -> bool {
+        !matches!(self, RuleError::Raises { .. })
+    }
+
+    pub(in crate::rule) fn raises(
+        token: &(impl ToString + ?Sized),
+        reason: impl Into<Box<str>>,
+    ) -> RuleError {
+        RuleError::Raises { token: shorten(&token.to_string()), reason: reason.into() }
     }
 
     pub(in crate::rule) fn syntax(reason: impl Into<Box<str>>) -> RuleError {

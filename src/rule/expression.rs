@@ -19,8 +19,13 @@ pub const FILTER_LIST_MAX: usize = 100;
 /// The nodes of the tree: what one row image may cost.
 pub const NODES_MAX: usize = 4000;
 
-/// What stands between schema and name of a type in [`Node::Cast`].
+/// What stands between schema and name of a type in [`Node::Cast`]; and, in the name by which the
+/// stored form of a policy speaks of a table, before what no name has: see
+/// [`ROW`].
 pub(in crate::rule) const QUALIFIED: char = '\0';
+
+/// The name of the judged row's own table in the stored form of a policy.
+pub(in crate::rule) const ROW: &str = "\0row";
 
 /// A boolean expression over a row and claims, not yet bound to a relation.
 #[derive(Clone, Debug, PartialEq)]
@@ -191,6 +196,40 @@ pub(in crate::rule) enum Node {
         operand: Box<Node>,
         of: u32,
     },
+    /// A query over other tables.
+    Subquery {
+        asks: Asked,
+        query: Box<Query>,
+    },
+}
+
+/// What is asked of the rows of a query.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::rule) enum Asked {
+    /// Whether there are any.
+    Exists,
+    /// `operand op ANY (…)`, or ALL.
+    Quantified { op: Comparison, all: bool, operand: Box<Node> },
+    /// Their only value.
+    Value,
+}
+
+/// A query: tables that are joined, a condition, and what is selected.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::rule) struct Query {
+    pub(in crate::rule) from: Vec<From>,
+    pub(in crate::rule) condition: Node,
+    pub(in crate::rule) outputs: Vec<Node>,
+    /// `LIMIT 1`.
+    pub(in crate::rule) limited: bool,
+}
+
+/// A table of a query, and the name that it has in it.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::rule) struct From {
+    pub(in crate::rule) schema: Option<Box<str>>,
+    pub(in crate::rule) table: Box<str>,
+    pub(in crate::rule) alias: Box<str>,
 }
 
 impl Expression {
@@ -305,6 +344,13 @@ impl Node {
                 }
                 otherwise.iter_mut().for_each(|node| visit(node));
             }
+            Node::Subquery { asks, query } => {
+                if let Asked::Quantified { operand, .. } = asks {
+                    visit(operand);
+                }
+                visit(&mut query.condition);
+                query.outputs.iter_mut().for_each(visit);
+            }
         }
     }
 
@@ -358,6 +404,13 @@ impl Node {
                     visit(result);
                 }
                 otherwise.iter().for_each(|node| visit(node));
+            }
+            Node::Subquery { asks, query } => {
+                if let Asked::Quantified { operand, .. } = asks {
+                    visit(operand);
+                }
+                visit(&query.condition);
+                query.outputs.iter().for_each(visit);
             }
         }
     }

@@ -117,7 +117,6 @@ pub struct Wanted {
 
 /// What is asked of the rows.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(not(test), expect(dead_code, reason = "no policy is bound to one yet"))]
 pub(in crate::rule) enum Asks {
     /// Whether there is one.
     Exists,

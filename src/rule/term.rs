@@ -114,7 +114,6 @@ pub(in crate::rule) enum Term {
         otherwise: Box<Term>,
     },
     /// Over other tables.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no policy is bound to one yet"))]
     Subquery(Arc<Subquery>),
 }
 

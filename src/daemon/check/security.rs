@@ -14,6 +14,8 @@ use crate::config::Config;
 use crate::rule::RuleError;
 use crate::rule::Session;
 use crate::rule::Settings;
+use crate::rule::policy::Kind;
+use crate::rule::policy::tables::Guard;
 use crate::rule::policy::visible;
 
 /// What claims are tried with, so that a policy that reads one finds it there: what fails for all of
@@ -34,10 +36,17 @@ pub(super) fn findings(config: &Config, snapshot: &Snapshot, roles: &[Box<str>])
         table.published && table.row_security != RowSecurity::Off && !replaced(table)
     });
     tables.sort_by_key(|table| (&table.relation.schema, &table.relation.name));
-    tables.into_iter().flat_map(|table| of_table(table, &config.settings, roles)).collect()
+    tables
+        .into_iter()
+        .flat_map(|table| of_table(table, (&config.settings, snapshot), roles))
+        .collect()
 }
 
-fn of_table(table: &Table, settings: &Settings, roles: &[Box<str>]) -> Vec<Finding> {
+fn of_table(
+    table: &Table,
+    (settings, snapshot): (&Settings, &Snapshot),
+    roles: &[Box<str>],
+) -> Vec<Finding> {
     let subject = format!("{}.{}", table.relation.schema, table.relation.name);
     let finding = |severity, code, message| Finding {
         severity,
@@ -56,7 +65,7 @@ fn of_table(table: &Table, settings: &Settings, roles: &[Box<str>]) -> Vec<Findi
         let concerned: Vec<&str> = concerned.map(|role| &**role).collect();
         let refused: Vec<(&str, String)> = concerned
             .iter()
-            .filter_map(|role| Some((*role, obstacle(table, policy, settings, role)?)))
+            .filter_map(|role| Some((*role, obstacle(table, policy, (settings, snapshot), role)?)))
             .collect();
         if let Some((_, why)) = refused.first() {
             let who: Vec<&str> = refused.iter().map(|(role, _)| *role).collect();
@@ -87,22 +96,19 @@ fn of_table(table: &Table, settings: &Settings, roles: &[Box<str>]) -> Vec<Findi
 fn obstacle(
     table: &Table,
     policy: &TablePolicy,
-    settings: &Settings,
+    (settings, snapshot): (&Settings, &Snapshot),
     role: &str,
 ) -> Option<String> {
-    let read = match &policy.read {
-        Ok(read) => read,
-        Err(error) => return Some(error.to_string()),
-    };
-    if !read.may_be_asked_by(role) {
-        return Some("the role may not call a function of it".to_owned());
+    if let Err(error) = &policy.read {
+        return Some(error.to_string());
     }
+    let guard = Guard { kind: Kind::Permissive, ..policy.guard() };
     let mut first = None;
     for claims in
         std::iter::once(json!({})).chain(SAMPLES.iter().map(|text| sample(text, settings)))
     {
         let session = Session::new(&claims, role, settings);
-        match visible(&[(read, policy.kind)], &table.relation, &session) {
+        match visible(&[guard], &table.relation, &session, snapshot) {
             Ok(_) => return None,
             // Such claims do not fit; others may.
             Err((_, RuleError::Value { .. } | RuleError::Type { .. })) => {}

@@ -11,14 +11,14 @@ impl Binder<'_> {
     /// What the session answers.
     pub(in crate::rule::bind) fn asked(&self, node: &Node) -> Result<Typed, RuleError> {
         let unknown = || RuleError::unsupported(node, "a policy of the database may ask it", "");
-        let session = self.session.ok_or_else(unknown)?;
+        let policy = self.policy.ok_or_else(unknown)?;
         let text = |text: String| Value::Text(text.into_bytes().into());
         match node {
             Node::Setting { name, missing_ok } => {
-                let value = session.setting(name, *missing_ok, node)?;
+                let value = policy.session.setting(name, *missing_ok, node)?;
                 Ok(Typed::constant(value.map(text), Of::Text))
             }
-            Node::CurrentUser => Ok(Typed::constant(Some(text(session.role.to_owned())), Of::Name)),
+            Node::CurrentUser => Ok(Typed::constant(Some(text(policy.role.to_owned())), Of::Name)),
             _ => Err(unknown()),
         }
     }
@@ -33,10 +33,9 @@ impl Binder<'_> {
     ) -> Result<Typed, RuleError> {
         let typed = self.node(operand)?;
         let found = match operand {
-            Node::Column { name, .. } => {
-                let column = self.relation.column(name);
-                let column = column.and_then(|position| self.relation.columns.get(position));
-                column.map(|column| column.of.id.0)
+            Node::Column { qualifier, name } => {
+                let (_, found) = self.find(qualifier.as_deref(), name)?;
+                Some(found.column.of.id.0)
             }
             _ => typed.of.oid(),
         };

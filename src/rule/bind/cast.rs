@@ -48,8 +48,8 @@ impl Binder<'_> {
     /// The type that a cast names: a built-in one, or an enum that a column of the relation has.
     fn target(&self, to: &str, token: &Node) -> Result<Of, RuleError> {
         match to {
-            "json" if self.session.is_some() => return Ok(Of::Json),
-            "bpchar" if self.session.is_some() => return Ok(Of::Bpchar),
+            "json" if self.policy.is_some() => return Ok(Of::Json),
+            "bpchar" if self.policy.is_some() => return Ok(Of::Bpchar),
             _ => {}
         }
         // Which schema it is in is known to the other reading of a policy, and to nobody else.
@@ -57,7 +57,8 @@ impl Binder<'_> {
         if let Some(of) = Of::named(to) {
             return Ok(of);
         }
-        let types = self.relation.columns.iter().map(|column| &column.of);
+        let columns = self.names.all().flat_map(|table| &table.relation.columns);
+        let types = columns.map(|column| &column.of);
         let mut named = types.filter(|of| &*of.name == to && matches!(of.kind, Kind::Enum(_)));
         match named.next() {
             Some(of) if named.all(|other| other.id == of.id) => Ok(Of::Enum(Arc::clone(of))),

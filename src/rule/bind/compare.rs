@@ -33,8 +33,14 @@ impl Binder<'_> {
         right: &Node,
         token: &Node,
     ) -> Result<Typed, RuleError> {
-        let sides = (self.node(left)?, self.node(right)?);
+        let plain = Binder { is_positive: false, ..*self };
+        let sides = (plain.node(left)?, plain.node(right)?);
         let (left, right) = self.align(op, sides, (left, right), token)?;
+        if self.is_positive
+            && let Some(term) = Binder::of_its_row(op, &left, &right)
+        {
+            return Ok(Typed::new(term, Of::Bool));
+        }
         self.fold(Typed::new(comparison(op, left, right), Of::Bool), token)
     }
 
@@ -51,7 +57,7 @@ impl Binder<'_> {
     }
 
     /// Makes two sides comparable as PostgreSQL would, or refuses.
-    fn align(
+    pub(in crate::rule::bind) fn align(
         &self,
         op: Comparison,
         (left, right): (Typed, Typed),
@@ -252,7 +258,7 @@ fn wire(value: &Value<'static>, of: &Of) -> Option<Box<[u8]>> {
 }
 
 /// One comparison of two aligned sides; by the bytes of the cell where that is the same.
-fn comparison(op: Comparison, left: Typed, right: Typed) -> Term {
+pub(in crate::rule::bind) fn comparison(op: Comparison, left: Typed, right: Typed) -> Term {
     let direct = match (&left, &right) {
         (
             Typed { term: Term::Column { column, read }, of, .. },

@@ -9,19 +9,29 @@ mod cast;
 mod compare;
 pub(in crate::rule) mod logic;
 mod operator;
+mod names;
+mod case;
+mod subquery;
+pub(in crate::rule) mod guard;
 
 use serde_json::Value as Json;
 
 use crate::change::relation::Relation;
 use crate::change::types::Collation;
 use crate::change::types::Kind;
+use crate::rule::bind::guard::Inside;
 use crate::rule::bind::logic::junction;
 use crate::rule::bind::logic::not;
+use crate::rule::bind::names::Found;
+use crate::rule::bind::names::Layout;
+use crate::rule::bind::names::Names;
 use crate::rule::error::RuleError;
 use crate::rule::expression::Comparison;
 use crate::rule::expression::Function;
 use crate::rule::expression::Node;
 use crate::rule::of::Of;
+use crate::rule::policy::Reading;
+use crate::rule::policy::tables::Tables;
 use crate::rule::session::Session;
 use crate::rule::subquery::Scope;
 use crate::rule::term::Term;
@@ -38,16 +48,40 @@ pub(in crate::rule) fn bind(
     relation: &Relation,
     claims: &Json,
 ) -> Result<Term, RuleError> {
-    Binder { relation, claims, session: None }.boolean(node)
+    let names = Names::row(relation, &[]);
+    Binder { names: &names, claims, policy: None, is_positive: false }.boolean(node)
+}
+
+/// What a policy of the database is bound with.
+#[derive(Clone, Copy)]
+pub(in crate::rule) struct Asking<'a> {
+    pub(in crate::rule) session: &'a Session<'a>,
+    pub(in crate::rule) tables: &'a dyn Tables,
+    pub(in crate::rule) reading: Reading,
 }
 
 /// Binds a policy of the database, as one session sees it.
 pub(in crate::rule) fn bind_policy(
     node: &Node,
     relation: &Relation,
-    session: &Session<'_>,
+    asking: Asking<'_>,
 ) -> Result<Term, RuleError> {
-    Binder { relation, claims: session.claims, session: Some(session) }.boolean(node)
+    let Asking { session, tables, reading } = asking;
+    let (names, layout) = (Names::row(relation, &[]), Layout::default());
+    let inside = Inside { table: relation.id, role: session.role, outer: None };
+    let policy = InPolicy {
+        session,
+        tables,
+        reading,
+        layout: &layout,
+        role: session.role,
+        inside: &inside,
+        height: relation.columns.len(),
+    };
+    let binder =
+        Binder { names: &names, claims: session.claims, policy: Some(policy), is_positive: true };
+    let term = binder.boolean(node)?;
+    if layout.settle() { binder.boolean(node) } else { Ok(term) }
 }
 
 /// What a node comes to that reads no column, and its type; `None` where it is no constant.
@@ -56,18 +90,38 @@ pub(in crate::rule) fn constant(
     relation: &Relation,
     claims: &Json,
 ) -> Option<(Option<Value<'static>>, Of)> {
-    match (Binder { relation, claims, session: None }).node(node).ok()? {
+    let names = Names::row(relation, &[]);
+    let binder = Binder { names: &names, claims, policy: None, is_positive: false };
+    match binder.node(node).ok()? {
         Typed { term: Term::Constant(value), of, .. } => Some((value, of)),
         _ => None,
     }
 }
 
 /// What a rule is bound to.
+#[derive(Clone, Copy)]
 struct Binder<'a> {
-    relation: &'a Relation,
+    names: &'a Names<'a>,
     claims: &'a Json,
     /// Only where a policy of the database is bound.
-    session: Option<&'a Session<'a>>,
+    policy: Option<InPolicy<'a>>,
+    /// Whether NULL and FALSE come to the same here, for whoever asks.
+    is_positive: bool,
+}
+
+/// What only a policy of the database has.
+#[derive(Clone, Copy)]
+struct InPolicy<'a> {
+    session: &'a Session<'a>,
+    tables: &'a dyn Tables,
+    reading: Reading,
+    layout: &'a Layout,
+    /// With whose rights tables are read.
+    role: &'a str,
+    /// The tables whose policies this stands in.
+    inside: &'a Inside<'a>,
+    /// Where the cells of the next source go.
+    height: usize,
 }
 
 /// Where a text's collation comes from; decides which comparisons are by bytes.
@@ -133,7 +187,7 @@ impl Collated {
     }
 }
 
-impl Binder<'_> {
+impl<'a> Binder<'a> {
     /// Binds what must be a boolean.
     fn boolean(&self, node: &Node) -> Result<Term, RuleError> {
         let typed = self.node(node)?;
@@ -146,8 +200,22 @@ impl Binder<'_> {
     }
 
     fn node(&self, node: &Node) -> Result<Typed, RuleError> {
+        match node {
+            Node::All(nodes) => Ok(Typed::new(junction(self.booleans(nodes)?, false), Of::Bool)),
+            Node::Any(nodes) => Ok(Typed::new(junction(self.booleans(nodes)?, true), Of::Bool)),
+            Node::Compare { op, left, right } => self.compare(*op, left, right, node),
+            Node::Subquery { asks, query } => self.subquery(asks, query, node),
+            node => Binder { is_positive: false, ..*self }.operation(node),
+        }
+    }
+
+    /// What is neither true nor false may be told from FALSE by what stands around it.
+    fn operation(&self, node: &Node) -> Result<Typed, RuleError> {
         let test = |term| self.fold(Typed::new(term, Of::Bool), node);
         match node {
+            Node::All(_) | Node::Any(_) | Node::Compare { .. } | Node::Subquery { .. } => {
+                self.node(node)
+            }
             Node::Column { qualifier, name } => self.column(qualifier.as_deref(), name, node),
             Node::Claims => {
                 let claims = json::normal(self.claims.clone());
@@ -165,9 +233,6 @@ impl Binder<'_> {
             Node::Cast { operand, to } => self.cast(operand, to, node),
             Node::Collate { operand, collation } => self.collate(operand, collation, node),
             Node::Not(operand) => Ok(Typed::new(not(self.boolean(operand)?), Of::Bool)),
-            Node::All(nodes) => Ok(Typed::new(junction(self.booleans(nodes)?, false), Of::Bool)),
-            Node::Any(nodes) => Ok(Typed::new(junction(self.booleans(nodes)?, true), Of::Bool)),
-            Node::Compare { op, left, right } => self.compare(*op, left, right, node),
             Node::Distinct { left, right } => self.distinct(left, right, node),
             Node::IsNull(operand) => test(Term::IsNull(Box::new(self.nullable(operand)?))),
             Node::Is { operand, known } => {
@@ -193,23 +258,24 @@ impl Binder<'_> {
         nodes.iter().map(|node| self.boolean(node)).collect()
     }
 
-    fn position(&self, qualifier: Option<&str>, name: &str) -> Result<usize, RuleError> {
-        let unknown = || RuleError::UnknownColumn {
-            column: match qualifier {
-                Some(table) => format!("{table}.{name}").into(),
-                None => name.into(),
-            },
+    /// The column that is named, and its place in the stack.
+    fn find(
+        &self,
+        qualifier: Option<&str>,
+        name: &str,
+    ) -> Result<(usize, Found<'a, 'a>), RuleError> {
+        let found = self.names.find(qualifier, name)?;
+        let Found { table, position, .. } = found;
+        table.check(position)?;
+        let place = match (table.source, self.policy) {
+            (Some(source), Some(policy)) => policy.layout.place(source, position),
+            _ => position,
         };
-        if qualifier.is_some_and(|table| table != &*self.relation.name) {
-            return Err(unknown());
-        }
-        self.relation.column(name).ok_or_else(unknown)
+        Ok((table.base + place, found))
     }
 
     fn column(&self, qualifier: Option<&str>, name: &str, node: &Node) -> Result<Typed, RuleError> {
-        let position = self.position(qualifier, name)?;
-        let column = self.relation.columns.get(position);
-        let column = column.ok_or_else(|| RuleError::UnknownColumn { column: name.into() })?;
+        let (place, Found { column, .. }) = self.find(qualifier, name)?;
         let Some(of) = Of::column(&column.of) else {
             let reason = format!("values of type {} are not compared here", column.of.name);
             return Err(RuleError::unsupported(node, reason, "only IS NULL can be asked of it"));
@@ -219,7 +285,7 @@ impl Binder<'_> {
         } else {
             Collated::Default
         };
-        Ok(Typed { term: Term::Column { column: position, read: of.read() }, of, collated })
+        Ok(Typed { term: Term::Column { column: place, read: of.read() }, of, collated })
     }
 
     /// What is asked whether it is NULL: a column of any type, and it need not be read.
@@ -229,13 +295,12 @@ impl Binder<'_> {
             other => other,
         };
         let Node::Column { qualifier, name } = node else { return Ok(self.node(node)?.term) };
-        let column = self.position(qualifier.as_deref(), name)?;
-        let kind = self.relation.columns.get(column).map(|column| &column.of.kind);
-        if matches!(kind, Some(Kind::Composite(_))) {
+        let (place, Found { column, .. }) = self.find(qualifier.as_deref(), name)?;
+        if matches!(column.of.kind, Kind::Composite(_)) {
             let reason = "a row type is NULL when all of its fields are";
             return Err(RuleError::unsupported(node, reason, ""));
         }
-        Ok(Term::Column { column, read: Read::Text })
+        Ok(Term::Column { column: place, read: Read::Text })
     }
 
     /// Evaluates a term that reads no column.
@@ -310,48 +375,6 @@ impl Binder<'_> {
             };
         }
         Ok(if common == Of::Unknown { Of::Text } else { common })
-    }
-
-    fn case(
-        &self,
-        operand: Option<&Node>,
-        arms: &[(Node, Node)],
-        otherwise: Option<&Node>,
-        token: &Node,
-    ) -> Result<Typed, RuleError> {
-        let mut conditions = Vec::new();
-        let mut nodes = Vec::new();
-        for (condition, result) in arms {
-            conditions.push(match operand {
-                None => self.boolean(condition)?,
-                Some(operand) => self.compare(Comparison::Equal, operand, condition, token)?.term,
-            });
-            nodes.push(result);
-        }
-        nodes.push(otherwise.unwrap_or(&Node::Null));
-        let (mut results, of, collated) = self.results(&nodes, token)?;
-        let otherwise = results.pop().unwrap_or(Term::NULL);
-        let arms =
-            conditions.into_iter().zip(results).map(|(condition, result)| [condition, result]);
-        let term = Term::Case { arms: arms.collect(), otherwise: Box::new(otherwise) };
-        self.fold(Typed { term, of, collated }, token)
-    }
-
-    /// Several expressions of which one will be the result.
-    fn results(
-        &self,
-        nodes: &[&Node],
-        token: &Node,
-    ) -> Result<(Vec<Term>, Of, Collated), RuleError> {
-        let typed = nodes.iter().map(|node| self.node(node)).collect::<Result<Vec<_>, _>>()?;
-        let of = self.common(&typed, token)?;
-        let mut collated = Collated::Default;
-        let mut terms = Vec::new();
-        for (typed, node) in typed.into_iter().zip(nodes) {
-            collated = collated.with(typed.collated, token)?;
-            terms.push(self.coerce(typed, &of, node)?.term);
-        }
-        Ok((terms, of, collated))
     }
 
     fn call(

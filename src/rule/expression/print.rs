@@ -3,11 +3,15 @@
 use std::fmt;
 use std::fmt::Display;
 
+use crate::rule::expression::Asked;
 use crate::rule::expression::Comparison;
+use crate::rule::expression::From;
 use crate::rule::expression::Function;
 use crate::rule::expression::Node;
 use crate::rule::expression::Operator;
 use crate::rule::expression::Pattern;
+use crate::rule::expression::QUALIFIED;
+use crate::rule::expression::Query;
 
 impl Display for Comparison {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -66,6 +70,24 @@ impl Display for Pattern {
     }
 }
 
+impl Display for Query {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "SELECT {}", Joined(&self.outputs, ", "))?;
+        for (index, From { table, alias, .. }) in self.from.iter().enumerate() {
+            write!(out, "{} {table}", if index == 0 { " FROM" } else { "," })?;
+            if shown(alias) != &**table {
+                write!(out, " {}", shown(alias))?;
+            }
+        }
+        write!(out, " WHERE {}", self.condition)
+    }
+}
+
+/// A table's name without what the stored form of a policy puts behind it.
+fn shown(table: &str) -> &str {
+    table.split(QUALIFIED).next().unwrap_or_default()
+}
+
 /// Shows a list of nodes with something between them.
 struct Joined<'a>(&'a [Node], &'static str);
 
@@ -84,7 +106,10 @@ impl Display for Joined<'_> {
 impl Display for Node {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Node::Column { qualifier: Some(table), name } => write!(out, "{table}.{name}"),
+            Node::Column { qualifier: Some(table), name } => match shown(table) {
+                "" => out.write_str(name),
+                table => write!(out, "{table}.{name}"),
+            },
             Node::Column { qualifier: None, name } => out.write_str(name),
             Node::Claims => out.write_str("claims"),
             Node::Null => out.write_str("NULL"),
@@ -117,6 +142,13 @@ impl Display for Node {
             Node::CurrentUser => out.write_str("current_user"),
             Node::User { schema, name } => write!(out, "{schema}.{name}()"),
             Node::Exactly { operand, .. } => write!(out, "{operand}"),
+            Node::Subquery { asks, query } => match asks {
+                Asked::Exists => write!(out, "EXISTS ({query})"),
+                Asked::Quantified { op, all, operand } => {
+                    write!(out, "{operand} {op} {} ({query})", if *all { "ALL" } else { "ANY" })
+                }
+                Asked::Value => write!(out, "({query})"),
+            },
         }
     }
 }

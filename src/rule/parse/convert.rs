@@ -39,10 +39,11 @@ use crate::rule::parse::precedence::SIGN;
 use crate::rule::parse::precedence::WHOLE;
 use crate::rule::parse::precedence::binding;
 use crate::rule::parse::precedence::comparison;
+use crate::rule::parse::query;
 use crate::rule::parse::stored;
 
 /// Converts an operand that must bind at least as tightly as `least`.
-fn operand(tree: &Expr, least: Binding, depth: usize) -> Result<Node, RuleError> {
+pub(super) fn operand(tree: &Expr, least: Binding, depth: usize) -> Result<Node, RuleError> {
     if binding(tree) < least {
         return match convert(tree, depth + 1) {
             Err(error) => Err(error),
@@ -171,9 +172,12 @@ fn rarer(tree: &Expr, depth: usize) -> Result<Node, RuleError> {
             let arms = arms.collect::<Result<_, RuleError>>()?;
             Node::Case { operand: optional(operand)?, arms, otherwise: optional(else_result)? }
         }
-        Expr::Subquery(query) => stored::scalar(query, depth)?,
-        Expr::Exists { .. } | Expr::InSubquery { .. } => {
-            return Err(RuleError::unsupported(tree, "a rule reads one row and the claims", ""));
+        Expr::Subquery(subquery) => query::scalar(subquery, depth)?,
+        Expr::Exists { subquery, negated } => query::exists(subquery, depth)?.not_if(*negated),
+        Expr::InSubquery { expr, subquery, negated } => {
+            let operand = boxed(expr, BETWEEN + 1, depth)?;
+            query::quantified((Comparison::Equal, false), operand, subquery, depth)?
+                .not_if(*negated)
         }
         _ => return Err(RuleError::unsupported(tree, "it is no part of a rule", "")),
     })
@@ -322,6 +326,9 @@ fn quantified(
         return Err(RuleError::unsupported(op, "only comparisons go with ANY and ALL", ""));
     };
     let left = boxed(left, COMPARISON + 1, depth)?;
+    if let Expr::Subquery(subquery) = right {
+        return query::quantified((op, all), left, subquery, depth);
+    }
     Ok(Node::Quantified { op, left, right: boxed(right, 0, depth)?, all })
 }
 

@@ -22,7 +22,18 @@ pub(in crate::rule) fn is_asked(word: &str) -> bool {
 }
 
 /// Words that only the policies of a database have.
-const ASKED: &[&str] = &["current_role", "current_user", "select"];
+const ASKED: &[&str] = &[
+    "cross",
+    "current_role",
+    "current_user",
+    "exists",
+    "inner",
+    "join",
+    "limit",
+    "on",
+    "select",
+    "where",
+];
 
 /// Words that an operand follows.
 const OPERATORS: &[&str] = &[

@@ -15,6 +15,7 @@ mod convert;
 mod precedence;
 mod keywords;
 mod stored;
+mod query;
 
 use sqlparser::ast::Expr;
 use sqlparser::dialect::PostgreSqlDialect;
@@ -52,8 +53,12 @@ enum Author {
 /// answered exactly. Types are not looked at yet.
 pub fn parse_where(text: &str) -> Result<Expression, RuleError> {
     let node = converted(&parse(text, Author::Client)?)?;
-    let of_database =
-        |node: &Node| matches!(node, Node::Setting { .. } | Node::CurrentUser | Node::User { .. });
+    let of_database = |node: &Node| {
+        matches!(
+            node,
+            Node::Setting { .. } | Node::CurrentUser | Node::User { .. } | Node::Subquery { .. }
+        )
+    };
     if node.has(&of_database) {
         return Err(RuleError::unsupported(&node, "it is no part of a rule", ""));
     }

@@ -37,7 +37,7 @@ pub(super) fn binding(tree: &Expr) -> Binding {
             op if comparison(op).is_some() => COMPARISON,
             _ => OTHER,
         },
-        Expr::UnaryOp { op: UnaryOperator::Not, .. } => NOT,
+        Expr::UnaryOp { op: UnaryOperator::Not, .. } | Expr::Exists { negated: true, .. } => NOT,
         Expr::UnaryOp { .. } => SIGN,
         Expr::IsNull(_)
         | Expr::IsNotNull(_)
@@ -50,13 +50,16 @@ pub(super) fn binding(tree: &Expr) -> Binding {
         | Expr::IsDistinctFrom(..)
         | Expr::IsNotDistinctFrom(..) => IS,
         Expr::AnyOp { .. } | Expr::AllOp { .. } => COMPARISON,
-        Expr::InList { .. } | Expr::Between { .. } | Expr::Like { .. } | Expr::ILike { .. } => {
-            BETWEEN
-        }
+        Expr::InList { .. }
+        | Expr::InSubquery { .. }
+        | Expr::Between { .. }
+        | Expr::Like { .. }
+        | Expr::ILike { .. } => BETWEEN,
         Expr::Collate { .. } => COLLATE,
         Expr::Cast { kind: CastKind::DoubleColon, .. } => CAST,
         Expr::Nested(_)
         | Expr::Subquery(_)
+        | Expr::Exists { .. }
         | Expr::Value(_)
         | Expr::Identifier(_)
         | Expr::CompoundIdentifier(_)

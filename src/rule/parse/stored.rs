@@ -1,5 +1,4 @@
-//! What only the expressions of a database have: functions of its own, settings, `current_user`,
-//! and a query that selects one expression from nothing.
+//! What only the expressions of a database have: functions of its own, settings, `current_user`.
 
 use sqlparser::ast::Expr;
 use sqlparser::ast::Function as Call;
@@ -8,34 +7,13 @@ use sqlparser::ast::FunctionArgExpr;
 use sqlparser::ast::FunctionArguments;
 use sqlparser::ast::Ident;
 use sqlparser::ast::ObjectName;
-use sqlparser::ast::Query;
-use sqlparser::ast::SelectItem;
-use sqlparser::ast::SetExpr;
 use sqlparser::ast::Value;
 
 use crate::rule::error::RuleError;
 use crate::rule::expression::Node;
 use crate::rule::expression::QUALIFIED;
 use crate::rule::parse::convert::column;
-use crate::rule::parse::convert::convert;
 use crate::rule::parse::convert::one_name;
-
-/// `(SELECT expression)`, which is the expression.
-pub(super) fn scalar(query: &Query, depth: usize) -> Result<Node, RuleError> {
-    let other = || RuleError::unsupported(query, "a rule reads one row and the claims", "");
-    let SetExpr::Select(select) = &*query.body else { return Err(other()) };
-    let [item] = select.projection.as_slice() else { return Err(other()) };
-    // Whatever else the query has would be printed, too.
-    if query.to_string() != format!("SELECT {item}") {
-        return Err(other());
-    }
-    match item {
-        SelectItem::UnnamedExpr(tree) | SelectItem::ExprWithAlias { expr: tree, .. } => {
-            convert(tree, depth + 1)
-        }
-        _ => Err(other()),
-    }
-}
 
 /// `current_role`, for which the parser has no call as for `current_user`.
 pub(super) fn is_current_role(name: &Ident) -> bool {

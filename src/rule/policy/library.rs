@@ -4,6 +4,7 @@
 //! what this server means by it, whatever its version; they can't be replaced by anybody. What is
 //! not listed in [`read`](super::read) by name and types is refused all the same.
 
+use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -90,6 +91,19 @@ pub struct Library {
     pub functions: Vec<Function>,
     /// The enums of the tables' columns.
     pub enums: Vec<Enum>,
+    /// The tables that policies may read, by `pg_class.oid`.
+    pub tables: HashMap<u32, TableNames>,
+}
+
+/// What a table and its columns are called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableNames {
+    /// Its schema.
+    pub schema: Box<str>,
+    /// Its name.
+    pub name: Box<str>,
+    /// The columns by number (`pg_attribute.attnum`).
+    pub columns: BTreeMap<i16, Box<str>>,
 }
 
 /// Who may run what a policy calls: the client roles, or everybody where it calls nothing.

@@ -24,17 +24,24 @@ mod tree;
 mod constant;
 mod read;
 pub mod library;
+pub mod tables;
 
 use std::collections::BTreeMap;
 
 use crate::change::relation::Relation;
 use crate::rule::bind;
+use crate::rule::bind::Asking;
+use crate::rule::bind::guard::Inside;
+use crate::rule::bind::guard::without_recursion;
 use crate::rule::bind::logic::junction;
 use crate::rule::compiled::Rule;
 use crate::rule::error::RuleError;
 use crate::rule::expression::Expression;
+use crate::rule::expression::Node;
 use crate::rule::parse::parse_stored;
 use crate::rule::policy::library::Library;
+use crate::rule::policy::tables::Guard;
+use crate::rule::policy::tables::Tables;
 use crate::rule::session::Session;
 use crate::rule::session::Unset;
 use crate::rule::term::Term;
@@ -57,6 +64,7 @@ pub struct Policy {
     text: Expression,
     /// Who may call the functions in it; absent where there are none.
     callers: library::Callers,
+    is_true: bool,
 }
 
 /// How the policies of a table for one role go together.
@@ -68,6 +76,15 @@ pub enum Kind {
     Restrictive,
 }
 
+/// One of the two ways in which a policy is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::rule) enum Reading {
+    /// From the stored tree.
+    Tree,
+    /// From the printed text.
+    Text,
+}
+
 impl Policy {
     /// Reads a policy both ways.
     ///
@@ -77,21 +94,51 @@ impl Policy {
     pub fn read(source: Source<'_>, library: &Library) -> Result<Policy, RuleError> {
         let mut tree = read::policy(source.tree, source.columns, library)?.node;
         let mut text = parse_stored(source.text)?;
+        let is_true = is_true(&tree) && text == Node::Boolean(true);
         let callers = library.inline(&mut tree)?;
         library.inline(&mut text)?;
-        Ok(Policy { tree: Expression::checked(tree)?, text: Expression::checked(text)?, callers })
+        let (tree, text) = (Expression::checked(tree)?, Expression::checked(text)?);
+        Ok(Policy { tree, text, callers, is_true })
     }
 
     /// Whether `role` may call the functions that the policy calls. Where it may not, PostgreSQL
     /// raises an error in place of every row.
-    #[must_use]
-    pub fn may_be_asked_by(&self, role: &str) -> bool {
+    fn may_be_asked_by(&self, role: &str) -> bool {
         self.callers.as_ref().is_none_or(|roles| roles.iter().any(|known| &**known == role))
     }
 
-    fn bind(&self, relation: &Relation, session: &Session<'_>) -> Result<Term, RuleError> {
-        let tree = bind::bind_policy(&self.tree.node, relation, session)?;
-        let text = bind::bind_policy(&self.text.node, relation, session)?;
+    /// Whether it is nothing but `true`.
+    pub(in crate::rule) const fn is_true(&self) -> bool {
+        self.is_true
+    }
+
+    pub(in crate::rule) const fn node(&self, reading: Reading) -> &Node {
+        match reading {
+            Reading::Tree => &self.tree.node,
+            Reading::Text => &self.text.node,
+        }
+    }
+
+    /// Checks that the role may call what the policy calls.
+    pub(in crate::rule) fn check_callers(&self, role: &str) -> Result<(), RuleError> {
+        if self.may_be_asked_by(role) {
+            return Ok(());
+        }
+        Err(RuleError::raises("a function of the policy", format!("{role} may not call it")))
+    }
+
+    fn bind(
+        &self,
+        relation: &Relation,
+        session: &Session<'_>,
+        tables: &dyn Tables,
+    ) -> Result<Term, RuleError> {
+        self.check_callers(session.role)?;
+        let read = |reading| {
+            let asking = Asking { session, tables, reading };
+            bind::bind_policy(self.node(reading), relation, asking)
+        };
+        let (tree, text) = (read(Reading::Tree)?, read(Reading::Text)?);
         if tree != text {
             let reason = "its stored form and its text are read differently here";
             return Err(RuleError::unsupported("the policy", reason, ""));
@@ -105,28 +152,51 @@ impl Policy {
     }
 }
 
-/// The rows that these policies together let a session see; none where none is permissive.
+/// Whether the stored form is the constant `true`.
+fn is_true(node: &Node) -> bool {
+    match node {
+        Node::Exactly { operand, of: 16 } => is_true(operand),
+        Node::Cast { operand, to } => &**to == "bool" && **operand == Node::Text("t".into()),
+        _ => false,
+    }
+}
+
+/// The rows that these policies of a table together let a session see; none where none is permissive.
 ///
 /// # Errors
 ///
-/// [`RuleError`] of the first that can't be decided for this session, with its place in `policies`.
+/// [`RuleError`] of the first that can't be decided for this session, with its place in `guards`.
 pub fn visible(
-    policies: &[(&Policy, Kind)],
+    guards: &[Guard<'_>],
     relation: &Relation,
     session: &Session<'_>,
+    tables: &dyn Tables,
 ) -> Result<Rule, (usize, RuleError)> {
+    let is_open = guards.iter().any(Guard::is_open);
+    let inside = Inside { table: relation.id, role: session.role, outer: None };
     let bound = |unset| {
         let session = session.taking(unset);
         let mut permissive = Vec::new();
         let mut both = Vec::new();
-        for (place, (policy, kind)) in policies.iter().enumerate() {
-            let term = policy.bind(relation, &session).map_err(|error| (place, error))?;
-            match kind {
+        for (place, guard) in guards.iter().enumerate() {
+            if is_open && guard.kind == Kind::Permissive {
+                let checked = without_recursion(guard.reads, tables, &inside);
+                checked.map_err(|error| (place, error))?;
+                continue;
+            }
+            let bound = match guard.read {
+                Ok(policy) => policy.bind(relation, &session, tables),
+                Err(error) => Err(error.clone()),
+            };
+            let term = bound.map_err(|error| (place, error))?;
+            match guard.kind {
                 Kind::Permissive => permissive.push(term),
                 Kind::Restrictive => both.push(term),
             }
         }
-        both.push(junction(permissive, true));
+        if !is_open {
+            both.push(junction(permissive, true));
+        }
         Ok((junction(both, false), session.met_unset()))
     };
     let (fresh, met_unset) = bound(Unset::Null)?;

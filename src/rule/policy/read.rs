@@ -6,6 +6,7 @@
 
 mod cast;
 mod list;
+mod query;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +16,7 @@ use crate::rule::expression::Expression;
 use crate::rule::expression::Function;
 use crate::rule::expression::Known;
 use crate::rule::expression::Node;
+use crate::rule::expression::ROW;
 use crate::rule::policy::constant;
 use crate::rule::policy::library::FIRST_CUSTOM;
 use crate::rule::policy::library::Library;
@@ -35,7 +37,9 @@ pub(super) fn policy(
     columns: &BTreeMap<i16, Box<str>>,
     library: &Library,
 ) -> Result<Expression, RuleError> {
-    let reader = Reader { columns, library };
+    let row = Range { name: ROW.into(), columns };
+    let level = Level { outer: None, depth: 0, ranges: vec![Some(row)] };
+    let reader = Reader { level: &level, library, parameter: None };
     Expression::checked(reader.any(tree::parse(tree)?, 0)?.node)
 }
 
@@ -43,12 +47,42 @@ fn refused(token: &str, reason: impl Into<Box<str>>) -> RuleError {
     RuleError::unsupported(token, reason, "")
 }
 
+#[derive(Clone, Copy)]
 struct Reader<'a> {
-    columns: &'a BTreeMap<i16, Box<str>>,
+    level: &'a Level<'a>,
     library: &'a Library,
+    /// What the subquery selects whose comparison is read.
+    parameter: Option<&'a Typed>,
+}
+
+/// One level of queries, and those around it.
+struct Level<'a> {
+    outer: Option<&'a Level<'a>>,
+    depth: usize,
+    /// What may be spoken of, by number; absent where that is no table.
+    ranges: Vec<Option<Range<'a>>>,
+}
+
+/// A table.
+struct Range<'a> {
+    /// How its columns are qualified: in a way in which no other table's are.
+    name: Box<str>,
+    columns: &'a BTreeMap<i16, Box<str>>,
+}
+
+impl<'a> Level<'a> {
+    /// The table of this number, so many levels up.
+    fn range(&self, number: usize, levels: u32) -> Option<&Range<'a>> {
+        let mut level = self;
+        for _ in 0..levels {
+            level = level.outer?;
+        }
+        level.ranges.get(number.checked_sub(1)?)?.as_ref()
+    }
 }
 
 /// An expression with the type that PostgreSQL gives it.
+#[derive(Clone)]
 struct Typed {
     node: Node,
     of: u32,
@@ -87,7 +121,8 @@ impl Reader<'_> {
             "COALESCEEXPR" | "COALESCE" => self.coalesce(fields, depth),
             "COLLATEEXPR" | "COLLATE" => self.collate(fields, depth),
             "SQLVALUEFUNCTION" => session_value(fields),
-            "SUBLINK" => self.scalar_query(fields, depth),
+            "SUBLINK" => self.sublink(fields, depth),
+            "PARAM" => self.parameter(fields),
             other => Err(refused(other, "it is on no list of what is decided here")),
         }
     }
@@ -101,13 +136,15 @@ impl Reader<'_> {
     }
 
     fn column(&self, mut fields: Fields<'_>) -> Result<Typed, RuleError> {
-        let (table, number) = (fields.number::<u32>("varno")?, fields.number::<i16>("varattno")?);
+        let (table, number) = (fields.number("varno")?, fields.number::<i16>("varattno")?);
         let (of, level) = (fields.number("vartype")?, fields.number::<u32>("varlevelsup")?);
         let ignored = ["vartypmod", "varcollid", "varnosyn", "varattnosyn", "varreturningtype"];
         fields.end(&ignored)?;
-        let name = self.columns.get(&number).filter(|_| table == 1 && level == 0);
-        let name = name.ok_or_else(|| refused("a column", "it is none of the row's own"))?;
-        let column = Node::Column { qualifier: None, name: name.clone() };
+        let range = self.level.range(table, level);
+        let range = range.ok_or_else(|| refused("a column", "it is no table's"))?;
+        let name = range.columns.get(&number);
+        let name = name.ok_or_else(|| refused("a column", "it is none that a table has"))?;
+        let column = Node::Column { qualifier: Some(range.name.clone()), name: name.clone() };
         Ok(Typed { node: Typed { node: column, of }.exactly(), of })
     }
 
@@ -347,32 +384,6 @@ impl Reader<'_> {
         let argument = self.any(argument, depth)?;
         let node = Node::Collate { operand: Box::new(argument.node), collation: name.into() };
         Ok(Typed { node, of: argument.of })
-    }
-
-    /// `(SELECT expression)`, which PostgreSQL evaluates once and we do, too.
-    fn scalar_query(&self, mut fields: Fields<'_>, depth: usize) -> Result<Typed, RuleError> {
-        let subquery = || refused("a subquery", "it reads other rows than the one that is judged");
-        let scalar = fields.word("subLinkType")? == "4";
-        let mut query = fields.take("subselect")?.node()?;
-        let from = query.take("jointree")?.node()?;
-        let target = query.take("targetList")?.list()?;
-        let reads = query.take("rtable")? != Tree::Nothing || from.end(&[]).is_err();
-        if !scalar || reads || query.name != "QUERY" {
-            return Err(subquery());
-        }
-        fields.end(&["subLinkId"])?;
-        let select = query.word("commandType")? == "1";
-        query.end(&["canSetTag", "stmt_location", "stmt_len", "querySource", "limitOption"])?;
-        let [Tree::Node(target)] = <[_; 1]>::try_from(target).map_err(|_| subquery())? else {
-            return Err(subquery());
-        };
-        if !select {
-            return Err(subquery());
-        }
-        let mut target = target;
-        let expression = target.take("expr")?;
-        target.end(&["resno", "resname"])?;
-        self.any(expression, depth)
     }
 }
 

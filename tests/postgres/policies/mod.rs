@@ -8,6 +8,7 @@ mod delivery;
 mod demo;
 mod explained;
 mod generate;
+mod membership;
 mod oracle;
 mod shapes;
 mod subject;

@@ -12,6 +12,8 @@ use walcast::auth::Claims;
 use walcast::auth::Verifier;
 use walcast::catalog::Catalog;
 use walcast::catalog::TableName;
+use walcast::catalog::snapshot::Snapshot;
+use walcast::change::id::RelationId;
 use walcast::change::tuple::Cell;
 use walcast::change::value::BigNumbers;
 use walcast::route::plan;
@@ -20,8 +22,16 @@ use walcast::route::plan::Refusal;
 use walcast::route::policy::Policies;
 use walcast::route::subscription::Events;
 use walcast::route::subscription::Request;
+use walcast::rule::Others;
+use walcast::rule::Rule;
+use walcast::rule::Session;
 use walcast::rule::Settings;
+use walcast::rule::Source;
+use walcast::rule::Undecided;
 use walcast::rule::Verdict;
+use walcast::rule::Visit;
+use walcast::rule::policy::tables::Guarded;
+use walcast::rule::policy::visible;
 use walcast::tls::TlsMode;
 
 use crate::policies::subject;
@@ -46,6 +56,7 @@ pub(crate) struct Oracle {
     /// For each of the claims a session in which only its own settings ever were.
     fresh: HashMap<String, Client>,
     rows: Vec<Vec<Option<String>>>,
+    others: Rows,
 }
 
 /// What came of the comparisons.
@@ -81,6 +92,8 @@ impl Oracle {
              CREATE ROLE {owner}; CREATE ROLE {bypass} BYPASSRLS; CREATE ROLE {guest};
              GRANT USAGE ON SCHEMA auth TO {web}, {staff}, {owner}, {bypass};
              GRANT SELECT ON subject, other TO {web}, {staff}, {guest}, {bypass};
+             GRANT SELECT ON member, org, profile, sealed TO {web}, {staff}, {owner}, {bypass};
+             GRANT SELECT (id, name) ON partly TO {web}, {staff}, {owner};
              ALTER TABLE subject OWNER TO {owner};
              CREATE PUBLICATION walcast FOR ALL TABLES",
             subject::FUNCTIONS,
@@ -114,7 +127,9 @@ impl Oracle {
         });
         let used = database.connect().await;
         let (verifier, fresh, rows) = (verifier.unwrap(), HashMap::new(), Vec::new());
-        let oracle = Oracle { database, sql, catalog, policies, verifier, used, fresh, rows };
+        let others = Rows::default();
+        let oracle =
+            Oracle { database, sql, catalog, policies, verifier, used, fresh, rows, others };
         for claims in subject::claims() {
             set(&oracle.used, &claims).await;
         }
@@ -125,15 +140,9 @@ impl Oracle {
     pub(crate) async fn fill(&mut self, pick: impl FnMut(usize) -> usize) {
         self.sql.batch_execute(&subject::fill(pick)).await.unwrap();
         let query = format!("SELECT {} FROM subject ORDER BY id", subject::COLUMNS.join(", "));
-        let messages = self.sql.simple_query(&query).await.unwrap();
-        let rows = messages.iter().filter_map(|message| match message {
-            SimpleQueryMessage::Row(row) => {
-                Some((0..row.len()).map(|at| row.get(at).map(str::to_owned)).collect())
-            }
-            _ => None,
-        });
-        self.rows = rows.collect();
+        self.rows = texts(&self.sql.simple_query(&query).await.unwrap());
         assert_eq!(self.rows.len(), subject::ROWS);
+        self.others = Rows::of(&self.sql, &self.catalog.current()).await;
     }
 
     /// The verified claims, which name the role.
@@ -158,17 +167,44 @@ impl Oracle {
             big_numbers: BigNumbers::AsNumbers,
             throttle: None,
         };
-        let rule = plan::plan(context, claims, &request)?.rule;
+        let rule = match plan::plan(context, claims, &request) {
+            Ok(plan) => plan.rule,
+            Err(refusal) => self.rule(claims).ok_or(refusal)?,
+        };
         let admitted = self.rows.iter().filter(|row| {
             let cells = row.iter().map(Option::as_ref);
             let cells: Vec<Cell<'_>> = cells
                 .map(|cell| cell.map_or(Cell::Null, |text| Cell::Text(text.as_bytes())))
                 .collect();
-            let verdict = rule.evaluate(&cells);
+            let verdict = rule.evaluate_among(&cells, &self.others);
             assert!(!matches!(verdict, Verdict::Undecided(_)), "{verdict:?}: {row:?}");
             verdict == Verdict::Admits
         });
         Ok(admitted.filter_map(|row| row[0].clone()).collect())
+    }
+
+    /// The rule of policies that read other tables.
+    fn rule(&self, claims: &Claims) -> Option<Rule> {
+        let catalog = self.catalog.current();
+        let table = catalog.table("public", "subject")?;
+        let guards = Guarded::guards(&**table, claims.role())?;
+        if table.granted(claims.role()).is_none() || guards.is_empty() {
+            return None;
+        }
+        let session = Session::new(claims.json(), claims.role(), self.policies.settings());
+        let rule = visible(&guards, &table.relation, &session, &*catalog).ok()?;
+        (!rule.sources().is_empty()).then_some(rule)
+    }
+
+    /// Why the policies are not decided for a role; absent where they are.
+    pub(crate) fn reason(&self, role: &str) -> Option<String> {
+        let catalog = self.catalog.current();
+        let table = catalog.table("public", "subject")?;
+        let guards = Guarded::guards(&**table, role)?;
+        let (claims, _) = self.claims(&subject::claims()[0], role);
+        let session = Session::new(claims.json(), role, self.policies.settings());
+        let rule = visible(&guards, &table.relation, &session, &*catalog);
+        rule.err().map(|(_, error)| error.to_string())
     }
 
     /// Compares both for these claims. `what` is for the message of a failure.
@@ -217,6 +253,58 @@ impl Oracle {
                 Some(refusal)
             }
         }
+    }
+}
+
+fn texts(messages: &[SimpleQueryMessage]) -> Vec<Vec<Option<String>>> {
+    let rows = messages.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => {
+            Some((0..row.len()).map(|at| row.get(at).map(str::to_owned)).collect())
+        }
+        _ => None,
+    });
+    rows.collect()
+}
+
+/// The rows of all tables.
+#[derive(Debug, Default)]
+pub(crate) struct Rows(HashMap<RelationId, Vec<Vec<Option<String>>>>);
+
+impl Rows {
+    /// As they are now.
+    pub(crate) async fn of(sql: &Client, catalog: &Snapshot) -> Rows {
+        let mut rows = HashMap::new();
+        for table in catalog.tables() {
+            let relation = &table.relation;
+            let columns = relation.columns.iter().map(|column| format!("{:?}", column.name));
+            let columns: Vec<String> = columns.collect();
+            let query =
+                format!("SELECT {} FROM {}.{}", columns.join(", "), relation.schema, relation.name);
+            rows.insert(relation.id, texts(&sql.simple_query(&query).await.unwrap()));
+        }
+        Rows(rows)
+    }
+}
+
+impl Others for Rows {
+    fn visit(
+        &self,
+        source: &Source,
+        by: Option<(usize, &[u8])>,
+        each: &mut Visit<'_>,
+    ) -> Result<(), Undecided> {
+        for row in self.0.get(&source.table).ok_or(Undecided::Unheld)? {
+            let cells = source.columns.iter().map(|at| match &row[*at] {
+                None => Cell::Null,
+                Some(text) => Cell::Text(text.as_bytes()),
+            });
+            let cells: Vec<Cell<'_>> = cells.collect();
+            let fits = by.is_none_or(|(at, text)| cells[at] == Cell::Text(text));
+            if fits && each(&cells).is_break() {
+                return Ok(());
+            }
+        }
+        Ok(())
     }
 }
 

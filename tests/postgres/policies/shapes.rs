@@ -121,9 +121,6 @@ pub(crate) const DECIDED: &[&str] = &[
 
 /// Policies that are refused for everybody, with a word of the reason.
 const REFUSED: &[(&str, &str)] = &[
-    ("EXISTS (SELECT FROM other WHERE other.owner = subject.owner)", "subquery"),
-    ("owner IN (SELECT other.owner FROM other)", "subquery"),
-    ("owner = (SELECT other.owner FROM other LIMIT 1)", "subquery"),
     ("(auth.jwt() -> 'app_metadata') ? ANY (tags)", "comparisons"),
     ("plain < 'b' COLLATE \"C\"", "COLLATE"),
     ("auth.branching()", "auth.branching"),

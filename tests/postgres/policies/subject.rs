@@ -80,6 +80,25 @@ pub(crate) const TABLE: &str = "
     ALTER TABLE subject ENABLE ROW LEVEL SECURITY;
     CREATE TABLE other (id int PRIMARY KEY, owner uuid);
     ALTER TABLE other ENABLE ROW LEVEL SECURITY;
+    CREATE TABLE member (
+        org uuid, person uuid, role text, level int, label varchar(20), mood mood,
+        PRIMARY KEY (org, person)
+    );
+    CREATE TABLE org (id uuid PRIMARY KEY, owner uuid, name text, is_open bool, tid bigint);
+    CREATE TABLE profile (id uuid PRIMARY KEY, org uuid, role text, is_admin bool, unread int);
+    CREATE TABLE sealed (id uuid PRIMARY KEY, person uuid);
+    CREATE TABLE partly (id uuid PRIMARY KEY, name text, secret text);
+    CREATE TABLE closed (id uuid PRIMARY KEY, name text);
+    ALTER TABLE member ENABLE ROW LEVEL SECURITY;
+    ALTER TABLE org ENABLE ROW LEVEL SECURITY;
+    ALTER TABLE sealed ENABLE ROW LEVEL SECURITY;
+    CREATE POLICY own ON member USING (person = auth.uid());
+    CREATE POLICY low ON member USING (level < 3);
+    CREATE POLICY admins ON member AS RESTRICTIVE USING (role IS DISTINCT FROM 'hidden');
+    CREATE POLICY mine ON org USING (owner = auth.uid());
+    CREATE POLICY open ON org USING (is_open);
+    CREATE POLICY members ON org
+        USING (EXISTS (SELECT 1 FROM member m WHERE m.org = org.id AND m.person = auth.uid()));
 ";
 
 pub(crate) const COLUMNS: &[&str] = &[
@@ -138,9 +157,50 @@ const VALUES: &[&[&str]] = &[
 /// How many rows there are.
 pub(crate) const ROWS: usize = 24;
 
+/// What fills the other tables.
+fn fill_others(pick: &mut impl FnMut(usize) -> usize) -> String {
+    let mut sql = String::from("TRUNCATE member, org, profile, sealed, partly, closed;");
+    let mut one = |values: &[&str]| values[pick(values.len())].to_owned();
+    let ids = [ANN, BOB, ACME, BETA];
+    for org in [ACME, BETA, ANN] {
+        for person in [ANN, BOB, BETA] {
+            if one(&["x", "", "x"]).is_empty() {
+                continue;
+            }
+            let role = one(&["'admin'", "'open'", "'hidden'", "NULL"]);
+            let level = one(&["0", "3", "5", "NULL"]);
+            let label = one(&["'x'", "'Y'", "'open'", "NULL"]);
+            let mood = one(&["'ok'", "'sad'", "NULL"]);
+            sql.push_str(&format!(
+                "INSERT INTO member VALUES ('{org}', '{person}', {role}, {level}, {label}, {mood});"
+            ));
+        }
+    }
+    for id in ids {
+        let owner = one(&[&format!("'{ANN}'"), &format!("'{BOB}'"), "NULL"]);
+        let name = one(&["'x'", "'open'", "'admin'", "NULL"]);
+        let flag = one(&["true", "false", "NULL"]);
+        let tid = one(&["7", "8", "NULL"]);
+        let rest = one(&["", "x", "x"]);
+        if !rest.is_empty() {
+            sql.push_str(&format!(
+                "INSERT INTO org VALUES ('{id}', {owner}, {name}, {flag}, {tid});"
+            ));
+        }
+        let org = one(&[&format!("'{ACME}'"), &format!("'{BETA}'"), "NULL"]);
+        let role = one(&["'admin'", "'open'", "NULL"]);
+        let flag = one(&["true", "false", "NULL"]);
+        sql.push_str(&format!("INSERT INTO profile VALUES ('{id}', {org}, {role}, {flag}, 1);"));
+        sql.push_str(&format!("INSERT INTO sealed VALUES ('{id}', {owner});"));
+        sql.push_str(&format!("INSERT INTO partly VALUES ('{id}', {name}, 'x');"));
+    }
+    sql
+}
+
 /// Statements that fill the table, with values that `pick` chooses.
 pub(crate) fn fill(mut pick: impl FnMut(usize) -> usize) -> String {
-    let mut sql = String::from("TRUNCATE subject;");
+    let mut sql = fill_others(&mut pick);
+    sql.push_str("TRUNCATE subject;");
     for id in 0..ROWS {
         let values = VALUES.iter().map(|values| {
             let value = values[pick(values.len())];

@@ -1,0 +1,278 @@
+//! Queries over other tables: `SUBLINK`, and the `QUERY` in it.
+//!
+//! A query is taken that joins tables, has a condition and selects expressions. Every other field of
+//! it must say nothing (`Fields::end`).
+
+use crate::rule::error::RuleError;
+use crate::rule::expression::Asked;
+use crate::rule::expression::From;
+use crate::rule::expression::Node;
+use crate::rule::expression::QUALIFIED;
+use crate::rule::expression::Query;
+use crate::rule::policy::read::DEPTH_MAX;
+use crate::rule::policy::read::Level;
+use crate::rule::policy::read::Meaning;
+use crate::rule::policy::read::Range;
+use crate::rule::policy::read::Reader;
+use crate::rule::policy::read::Typed;
+use crate::rule::policy::read::refused;
+use crate::rule::policy::tree::Fields;
+use crate::rule::policy::tree::Tree;
+
+/// `int8(integer)`, in which a limit stands.
+const INT8_OF_INT4: u32 = 481;
+
+fn other(reason: &str) -> RuleError {
+    refused("a subquery", reason)
+}
+
+/// A query that was read.
+struct Selected {
+    query: Query,
+    /// What it selects, with its type, where that is one expression.
+    output: Option<Typed>,
+}
+
+/// What a query says of itself beside what it asks for.
+const NO_MATTER: &[&str] = &[
+    "canSetTag",
+    "hasSubLinks",
+    "limitOption",
+    "querySource",
+    "rteperminfos",
+    "stmt_len",
+    "stmt_location",
+];
+
+impl<'a> Reader<'a> {
+    pub(super) fn sublink(&self, mut fields: Fields<'_>, depth: usize) -> Result<Typed, RuleError> {
+        let (kind, query) = (fields.word("subLinkType")?, fields.take("subselect")?.node()?);
+        let test = fields.take("testexpr")?;
+        fields.end(&["subLinkId", "operName"])?;
+        if query.name != "QUERY" {
+            return Err(other("it can't be read"));
+        }
+        match (kind, test) {
+            ("0", Tree::Nothing) => {
+                let Selected { query, .. } = self.query(query, None, depth)?;
+                let (asks, query) = (Asked::Exists, Box::new(query));
+                Ok(Typed { node: Node::Subquery { asks, query }, of: 16 })
+            }
+            ("4", Tree::Nothing) => self.value(query, depth),
+            ("1", Tree::Node(test)) => self.tested_query(query, test, true, depth),
+            ("2", Tree::Node(test)) => self.tested_query(query, test, false, depth),
+            _ => Err(other("only EXISTS, IN, ANY, ALL and a single value are decided here")),
+        }
+    }
+
+    /// `(SELECT …)`: from nothing, the expression itself.
+    fn value(&self, query: Fields<'_>, depth: usize) -> Result<Typed, RuleError> {
+        let Selected { query, output } = self.query(query, None, depth)?;
+        let output = output.ok_or_else(|| other("it selects several values"))?;
+        if query.from.is_empty() {
+            return Ok(output);
+        }
+        let (of, asks) = (output.of, Asked::Value);
+        Ok(Typed { node: Node::Subquery { asks, query: Box::new(query) }, of })
+    }
+
+    /// `operand op ANY (SELECT …)`, or ALL.
+    fn tested_query(
+        &self,
+        query: Fields<'_>,
+        mut test: Fields<'_>,
+        all: bool,
+        depth: usize,
+    ) -> Result<Typed, RuleError> {
+        if test.name != "OPEXPR" {
+            return Err(other("only one value is compared with it here"));
+        }
+        let id = test.number::<u32>("opno")?;
+        let (left, right) = test.two("args")?;
+        test.end(&["opfuncid", "opresulttype", "opcollid", "inputcollid"])?;
+        let left = self.any(left, depth)?;
+        let Selected { query, output } = self.query(query, Some(right), depth)?;
+        let output = output.ok_or_else(|| other("it selects several values"))?;
+        let (meaning, operand, output) = self.resolved(id, (left, output))?;
+        let Meaning::Compare(op) = meaning else {
+            return Err(refused("ANY and ALL", "only comparisons go with them"));
+        };
+        let query = Query { outputs: vec![output], ..query };
+        let asks = Asked::Quantified { op, all, operand: Box::new(operand) };
+        Ok(Typed { node: Node::Subquery { asks, query: Box::new(query) }, of: 16 })
+    }
+
+    /// What the subquery selects, in the comparison that it is part of.
+    pub(super) fn parameter(&self, mut fields: Fields<'_>) -> Result<Typed, RuleError> {
+        let place = (fields.word("paramkind")?, fields.word("paramid")?);
+        let of = fields.number::<u32>("paramtype")?;
+        fields.end(&["paramtypmod", "paramcollid"])?;
+        match (place, self.parameter) {
+            (("2", "1"), Some(output)) if output.of == of => Ok(output.clone()),
+            _ => Err(refused("a parameter", "it is not known here")),
+        }
+    }
+
+    /// Reads a query. `test` is what its output is compared as.
+    fn query(
+        &self,
+        mut query: Fields<'_>,
+        test: Option<Tree<'_>>,
+        depth: usize,
+    ) -> Result<Selected, RuleError> {
+        let ranges = query.take("rtable")?.list()?;
+        let mut level =
+            Level { outer: Some(self.level), depth: self.level.depth + 1, ranges: Vec::new() };
+        let mut tables = Vec::new();
+        for range in ranges {
+            let (range, table) = self.range(range.node()?, &level)?;
+            level.ranges.push(range);
+            tables.push(table);
+        }
+        let inside = Reader { level: &level, parameter: None, ..*self };
+        let (from, targets) = (query.take("jointree")?.node()?, query.take("targetList")?.list()?);
+        let limited = is_one(query.take("limitCount")?)?;
+        if query.word("commandType")? != "1" {
+            return Err(other("it is no SELECT"));
+        }
+        if limited {
+            query.end(NO_MATTER)?;
+        } else {
+            let no_matter = [NO_MATTER, &["distinctClause"]].concat();
+            query.end(&no_matter)?;
+        }
+        let (from, conditions) = inside.joined(from, &mut tables, depth)?;
+        let mut outputs = Vec::new();
+        for target in targets {
+            let mut target = target.node()?;
+            let expression = target.take("expr")?;
+            target.end(&["resno", "resname", "ressortgroupref", "resorigtbl", "resorigcol"])?;
+            outputs.push(inside.any(expression, depth)?);
+        }
+        let output = match (outputs.as_slice(), test) {
+            ([output], None) => Some(output.clone()),
+            ([output], Some(test)) => {
+                Some(Reader { parameter: Some(output), ..inside }.any(test, depth)?)
+            }
+            _ => None,
+        };
+        let outputs = outputs.into_iter().map(|typed| typed.node).collect();
+        let query = Query { from, condition: Node::All(conditions), outputs, limited };
+        Ok(Selected { query, output })
+    }
+
+    /// An entry of the range table: a table, or a join, which is nothing of its own.
+    fn range(
+        &self,
+        mut entry: Fields<'_>,
+        level: &Level<'_>,
+    ) -> Result<(Option<Range<'a>>, Option<From>), RuleError> {
+        match entry.word("rtekind")? {
+            // RTE_RELATION
+            "0" => {}
+            // RTE_JOIN: what its columns are stands in the tables themselves.
+            "2" => return Ok((None, None)),
+            _ => return Err(other("it reads something else than tables")),
+        }
+        let (id, kind) = (entry.number::<u32>("relid")?, entry.word("relkind")?);
+        let (mut called, inherits) = (entry.take("eref")?.node()?, entry.boolean("inh")?);
+        let alias = called.word("aliasname")?.replace('\\', "");
+        let no_matter =
+            ["alias", "inFromCl", "requiredPerms", "rellockmode", "selectedCols", "perminfoindex"];
+        entry.end(&no_matter)?;
+        if kind != "r" || !inherits {
+            return Err(other("it reads a view, a partitioned table, or ONLY a table"));
+        }
+        let table = self.library.tables.get(&id);
+        let table = table.ok_or_else(|| other("it reads a table that is not known here"))?;
+        let place = level.ranges.len();
+        let name: Box<str> = format!("{alias}{QUALIFIED}{}.{place}", level.depth).into();
+        let from = From {
+            schema: Some(table.schema.clone()),
+            table: table.name.clone(),
+            alias: name.clone(),
+        };
+        Ok((Some(Range { name, columns: &table.columns }), Some(from)))
+    }
+
+    /// What is joined, and on what condition.
+    fn joined(
+        &self,
+        mut from: Fields<'_>,
+        tables: &mut [Option<From>],
+        depth: usize,
+    ) -> Result<(Vec<From>, Vec<Node>), RuleError> {
+        let (items, condition) = (from.take("fromlist")?.list()?, from.take("quals")?);
+        from.end(&[])?;
+        let mut joined = Joined { reader: self, tables, from: Vec::new(), conditions: Vec::new() };
+        for item in items {
+            joined.item(item, depth)?;
+        }
+        joined.condition(condition, depth)?;
+        if joined.from.is_empty() && !joined.conditions.is_empty() {
+            return Err(other("it has a condition and no table"));
+        }
+        Ok((joined.from, joined.conditions))
+    }
+}
+
+/// The tables in the order in which they are joined.
+struct Joined<'j, 'a> {
+    reader: &'j Reader<'a>,
+    tables: &'j mut [Option<From>],
+    from: Vec<From>,
+    conditions: Vec<Node>,
+}
+
+impl Joined<'_, '_> {
+    fn item(&mut self, item: Tree<'_>, depth: usize) -> Result<(), RuleError> {
+        let mut item = item.node()?;
+        match item.name {
+            "RANGETBLREF" => {
+                let number = item.number::<usize>("rtindex")?;
+                item.end(&[])?;
+                let table = number.checked_sub(1).and_then(|place| self.tables.get_mut(place));
+                let table = table.and_then(Option::take);
+                self.from.push(table.ok_or_else(|| other("it can't be read"))?);
+                Ok(())
+            }
+            "JOINEXPR" if depth < DEPTH_MAX => {
+                if item.word("jointype")? != "0" {
+                    return Err(other("only inner joins are decided here"));
+                }
+                let (left, right) = (item.take("larg")?, item.take("rarg")?);
+                let condition = item.take("quals")?;
+                item.end(&["rtindex"])?;
+                self.item(left, depth + 1)?;
+                self.item(right, depth + 1)?;
+                self.condition(condition, depth)
+            }
+            _ => Err(other("only tables and inner joins are decided here")),
+        }
+    }
+
+    fn condition(&mut self, condition: Tree<'_>, depth: usize) -> Result<(), RuleError> {
+        if condition != Tree::Nothing {
+            self.conditions.push(self.reader.node(condition, depth)?);
+        }
+        Ok(())
+    }
+}
+
+/// Whether a limit is 1; where there is none, it is not.
+fn is_one(limit: Tree<'_>) -> Result<bool, RuleError> {
+    let refused = || other("the only limit that is decided here is 1");
+    let mut limit = match limit {
+        Tree::Nothing => return Ok(false),
+        limit => limit.node()?,
+    };
+    if limit.name == "FUNCEXPR" && limit.number::<u32>("funcid")? == INT8_OF_INT4 {
+        let arguments = limit.take("args")?.list()?;
+        let [argument] = <[_; 1]>::try_from(arguments).map_err(|_| refused())?;
+        limit = argument.node()?;
+    }
+    match (limit.name, limit.take("constvalue")) {
+        ("CONST", Ok(Tree::Bytes(bytes))) if bytes == 1_i64.to_le_bytes() => Ok(true),
+        _ => Err(refused()),
+    }
+}

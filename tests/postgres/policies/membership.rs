@@ -1,0 +1,155 @@
+//! Policies that read other tables, in the shapes that real databases have.
+
+use walcast::route::plan::Refusal;
+
+use crate::policies::oracle::Oracle;
+use crate::policies::oracle::Tally;
+use crate::policies::oracle::roles;
+use crate::policies::subject;
+use crate::random::Random;
+
+/// Policies that are decided.
+pub(crate) const DECIDED: &[&str] = &[
+    "EXISTS (SELECT 1 FROM member m WHERE m.org = subject.tenant AND m.person = auth.uid())",
+    "EXISTS (SELECT FROM member WHERE member.org = tenant AND member.person = auth.uid()
+             AND member.role IN ('admin', 'open'))",
+    "EXISTS (SELECT * FROM profile p WHERE p.id = auth.uid() AND p.role = 'admin')",
+    "EXISTS (SELECT 1 FROM profile WHERE id = owner AND is_admin LIMIT 1)",
+    "tenant IN (SELECT org FROM member WHERE person = auth.uid())",
+    "tenant = ANY (SELECT org FROM member WHERE person = auth.uid())",
+    "tenant IN (SELECT DISTINCT m.org FROM member m WHERE m.person = (SELECT auth.uid()))",
+    "auth.uid() IN (SELECT person FROM member WHERE org = tenant)",
+    "auth.uid() IN (SELECT m.person FROM member m WHERE m.org = subject.tenant AND m.level > 1)",
+    "tenant NOT IN (SELECT org FROM member WHERE person = auth.uid())",
+    "owner NOT IN (SELECT owner FROM org)",
+    "NOT (owner IN (SELECT owner FROM org WHERE owner IS NOT NULL))",
+    "owner <> ALL (SELECT owner FROM org WHERE is_open)",
+    "qty > ALL (SELECT level FROM member WHERE org = tenant)",
+    "qty >= ANY (SELECT level FROM member)",
+    "(owner IN (SELECT owner FROM org)) IS NOT FALSE",
+    "(owner IN (SELECT owner FROM org)) IS UNKNOWN",
+    "EXISTS (SELECT 1 FROM member m JOIN org o ON o.id = m.org
+             WHERE m.person = auth.uid() AND o.id = subject.tenant)",
+    "EXISTS (SELECT 1 FROM member m, org o WHERE o.id = m.org AND o.tid = subject.tid)",
+    "EXISTS (SELECT 1 FROM org o JOIN member m ON m.org = o.id JOIN profile p ON p.id = m.person
+             WHERE p.role = 'admin' AND o.id = subject.tenant)",
+    "EXISTS (SELECT 1 FROM member CROSS JOIN profile WHERE member.person = profile.id
+             AND profile.org = tenant)",
+    "tenant IN (SELECT o.id FROM org o WHERE EXISTS
+                (SELECT 1 FROM member m WHERE m.org = o.id AND m.person = owner))",
+    "(SELECT role FROM profile WHERE id = auth.uid()) = 'admin'",
+    "status = (SELECT role FROM profile WHERE id = auth.uid())",
+    "tenant = (SELECT org FROM profile WHERE id = auth.uid() LIMIT 1)",
+    "(SELECT is_admin FROM profile WHERE id = auth.uid())",
+    "NOT (SELECT is_admin FROM profile WHERE id = auth.uid())",
+    "(SELECT is_admin FROM profile WHERE id = owner) IS NOT TRUE",
+    "coalesce((SELECT is_admin FROM profile WHERE id = auth.uid()), false)",
+    "(SELECT level FROM member WHERE org = tenant AND person = auth.uid()) > 2",
+    "label IN (SELECT role FROM member)",
+    "label IN (SELECT label FROM member)",
+    "status IN (SELECT label FROM member WHERE person = auth.uid())",
+    "mood IN (SELECT mood FROM member)",
+    "EXISTS (SELECT 1 FROM member WHERE member.mood > subject.mood AND member.org = tenant)",
+    "qty IN (SELECT tid FROM org)",
+    "price IN (SELECT level FROM member)",
+    "owner::text IN (SELECT person::text FROM member)",
+    "EXISTS (SELECT 1 FROM sealed)",
+    "owner IN (SELECT person FROM sealed) OR is_public",
+    "owner NOT IN (SELECT person FROM sealed)",
+    "EXISTS (SELECT 1 FROM partly WHERE name = status)",
+    "is_public OR EXISTS (SELECT 1 FROM member m WHERE m.org = tenant AND m.person = auth.uid())",
+    "owner = auth.uid() OR tenant IN (SELECT org FROM member WHERE person = auth.uid())",
+    "EXISTS (SELECT 1 FROM org WHERE org.id = tenant) AND NOT EXISTS
+        (SELECT 1 FROM member WHERE member.org = tenant AND member.role = 'admin')",
+    "CASE WHEN EXISTS (SELECT 1 FROM org WHERE org.id = tenant) THEN is_public ELSE status = 'open' END",
+    "EXISTS (SELECT 1 FROM member m WHERE m.org = tenant AND m.role = auth.role())",
+    "EXISTS (SELECT 1 FROM org o WHERE o.id = tenant AND o.name = (SELECT p.role FROM profile p
+             WHERE p.id = o.owner))",
+    "tenant IN (SELECT id FROM org WHERE owner = auth.uid() OR id IN
+                (SELECT org FROM member WHERE person = auth.uid()))",
+];
+
+/// Policies that are refused for everybody, with a word of the reason.
+const REFUSED: &[(&str, &str)] = &[
+    ("EXISTS (SELECT 1 FROM closed)", "may not select"),
+    ("EXISTS (SELECT secret FROM partly)", "may not select"),
+    ("EXISTS (SELECT 1 FROM partly WHERE secret = 'x')", "may not select"),
+    ("is_public OR EXISTS (SELECT 1 FROM closed)", "may not select"),
+    ("EXISTS (SELECT 1 FROM subject s WHERE s.owner = subject.owner)", "recursion"),
+    ("is_public OR qty IN (SELECT qty FROM subject)", "recursion"),
+    ("owner = (SELECT person FROM member LIMIT 1)", "several rows"),
+    ("owner = (SELECT person FROM member WHERE org = tenant)", "several rows"),
+    (
+        "tenant = (SELECT org FROM profile WHERE id = (SELECT owner FROM org WHERE id = tenant))",
+        "several rows",
+    ),
+    ("(SELECT count(*) FROM member) > 0", ""),
+    ("EXISTS (SELECT 1 FROM member GROUP BY org)", ""),
+    ("EXISTS (SELECT 1 FROM member LIMIT 2)", "limit"),
+    ("EXISTS (SELECT 1 FROM member OFFSET 1)", ""),
+    ("owner IN (SELECT person FROM member LIMIT 1)", "limit"),
+    ("EXISTS (SELECT 1 FROM member m LEFT JOIN org o ON o.id = m.org)", "join"),
+    ("EXISTS (SELECT 1 FROM member m JOIN org o ON true, LATERAL (SELECT 1) x)", ""),
+    ("EXISTS (SELECT 1 FROM member UNION SELECT 1 FROM org)", ""),
+    ("EXISTS (WITH x AS (SELECT 1) SELECT 1 FROM x)", ""),
+    ("EXISTS (SELECT 1 FROM generate_series(1, 2))", ""),
+    ("EXISTS (SELECT 1 FROM (SELECT 1 FROM member) x)", ""),
+    ("EXISTS (SELECT 1 FROM pg_class)", ""),
+    ("EXISTS (SELECT 1 FROM member m WHERE m IS NOT NULL)", ""),
+    ("EXISTS (SELECT 1 FROM ONLY member)", ""),
+    ("(tenant, owner) IN (SELECT org, person FROM member)", ""),
+];
+
+#[tokio::test]
+async fn each_shape_over_other_tables_is_decided_as_postgres_does() {
+    let mut random = Random::seeded();
+    let mut oracle = Oracle::new().await;
+    let mut tally = Tally::default();
+    let web = roles(&oracle.database).swap_remove(0);
+    let mut wrong = Vec::new();
+    for condition in DECIDED {
+        oracle.fill(|count| random.below(count)).await;
+        let create = format!("CREATE POLICY it ON subject FOR SELECT USING ({condition})");
+        oracle.sql.batch_execute(&create).await.unwrap();
+        oracle.catalog.refresh().await.unwrap();
+        let snapshot = oracle.catalog.current();
+        let policy = &snapshot.table("public", "subject").unwrap().policies.policies[0];
+        wrong.extend(policy.read.as_ref().err().map(|error| format!("{condition}: {error}")));
+        let mut refusals = Vec::new();
+        for claims in subject::claims() {
+            refusals.extend(oracle.compare(&claims, &web, condition, &mut tally).await);
+        }
+        if refusals.len() == subject::claims().len() {
+            wrong.push(format!("{condition}: {:?}", oracle.reason(&web)));
+        }
+        oracle.sql.batch_execute("DROP POLICY it ON subject").await.unwrap();
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    println!("shapes over other tables: {tally:?}");
+    assert_eq!(tally.withheld, 0, "{tally:?}");
+    assert!(tally.shown * 8 > tally.verdicts, "{tally:?}");
+}
+
+#[tokio::test]
+async fn what_is_not_decided_of_other_tables_is_refused_with_its_reason() {
+    let mut oracle = Oracle::new().await;
+    oracle.fill(|_| 0).await;
+    let mut tally = Tally::default();
+    let web = roles(&oracle.database).swap_remove(0);
+    let mut wrong = Vec::new();
+    for (condition, word) in REFUSED {
+        let create = format!("CREATE POLICY it ON subject FOR SELECT USING ({condition})");
+        oracle.sql.batch_execute(&create).await.unwrap();
+        oracle.catalog.refresh().await.unwrap();
+        let refusal = oracle.compare(&subject::claims()[0], &web, condition, &mut tally).await;
+        let code = refusal.as_ref().map(Refusal::code);
+        let reason = oracle.reason(&web).unwrap_or_default();
+        if !matches!(code, Some("policy_unsupported" | "policy_undecidable"))
+            || !reason.contains(word)
+        {
+            wrong.push(format!("{condition}: {code:?} {reason}"));
+        }
+        oracle.sql.batch_execute("DROP POLICY it ON subject").await.unwrap();
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
