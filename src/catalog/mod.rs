@@ -22,6 +22,7 @@
 pub mod snapshot;
 mod error;
 pub mod policies;
+pub mod replicas;
 pub mod slot;
 pub mod audit;
 pub mod dial;

@@ -10,6 +10,7 @@
 //! answers: nothing of that is computed here.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -63,6 +64,12 @@ impl TablePolicies {
     #[must_use]
     pub fn exempts(&self, role: &str) -> bool {
         self.exempt.iter().any(|known| &**known == role)
+    }
+
+    /// The client roles that policies concern; each once.
+    #[must_use]
+    pub fn roles(&self) -> BTreeSet<&str> {
+        self.policies.iter().flat_map(|policy| &policy.roles).map(|role| &**role).collect()
     }
 
     /// The policies that concern `role`.

@@ -50,6 +50,8 @@ pub struct Session<'a> {
     unset: Unset,
     /// Whether a setting was asked for that is not set.
     met_unset: Cell<bool>,
+    /// Whether it is nobody's: every setting may be anything.
+    is_anybody: bool,
 }
 
 impl Settings {
@@ -71,7 +73,17 @@ impl<'a> Session<'a> {
     /// The session of a client with these claims, under the role that they name.
     #[must_use]
     pub const fn new(claims: &'a Json, role: &'a str, settings: &'a Settings) -> Session<'a> {
-        Session { claims, role, settings, unset: Unset::Null, met_unset: Cell::new(false) }
+        let (unset, met_unset) = (Unset::Null, Cell::new(false));
+        Session { claims, role, settings, unset, met_unset, is_anybody: false }
+    }
+
+    /// The session of anybody under a role, to look at what policies read.
+    pub(in crate::rule) const fn of_anybody(role: &'a str, settings: &'a Settings) -> Session<'a> {
+        Session { is_anybody: true, ..Session::new(&Json::Null, role, settings) }
+    }
+
+    pub(in crate::rule) const fn is_anybody(&self) -> bool {
+        self.is_anybody
     }
 
     /// Every setting that this session has, for one in which PostgreSQL itself judges the rows.
@@ -95,8 +107,8 @@ impl<'a> Session<'a> {
 
     /// The same session where what is not set is taken for `unset`.
     pub(in crate::rule) const fn taking(&self, unset: Unset) -> Session<'a> {
-        let Session { claims, role, settings, .. } = self;
-        Session { claims, role, settings, unset, met_unset: Cell::new(false) }
+        let Session { claims, role, settings, is_anybody, .. } = *self;
+        Session { claims, role, settings, unset, met_unset: Cell::new(false), is_anybody }
     }
 
     /// Whether an answer depended on a setting that is not set.

@@ -170,6 +170,17 @@ impl Term {
         }
     }
 
+    /// Collects the places in the stack that it reads, those of subqueries included.
+    pub(in crate::rule) fn places(&self, into: &mut Vec<usize>) {
+        if let Term::Column { column, .. }
+        | Term::Same { column, .. }
+        | Term::OneOf { column, .. } = self
+        {
+            into.push(*column);
+        }
+        self.for_each_child(&mut |child| child.places(into));
+    }
+
     /// Collects the tables that it reads beside the row.
     pub(in crate::rule) fn sources<'a>(&'a self, into: &mut Vec<&'a Source>) {
         if let Term::Subquery(subquery) = self {

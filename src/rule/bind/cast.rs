@@ -131,6 +131,7 @@ impl Binder<'_> {
                 let json = json::normal(*json).ok_or_else(|| RuleError::value(token, "jsonb"))?;
                 Ok(Typed::constant(Some(Value::Json(Box::new(json))), Of::Jsonb))
             }
+            _ if self.is_anybody() => Ok(Typed::anything(Of::Jsonb)),
             _ => Err(RuleError::unsupported(token, "only computed from the claims", "")),
         }
     }

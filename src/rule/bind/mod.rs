@@ -124,6 +124,9 @@ struct InPolicy<'a> {
     height: usize,
 }
 
+/// The place in the stack of what a session would know that is nobody's.
+const ANYTHING: usize = usize::MAX;
+
 /// Where a text's collation comes from; decides which comparisons are by bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Collated {
@@ -150,6 +153,11 @@ impl Typed {
 
     const fn new(term: Term, of: Of) -> Typed {
         Typed { term, of, collated: Collated::Default }
+    }
+
+    /// What only a session that is somebody's knows.
+    fn anything(of: Of) -> Typed {
+        Typed::new(Term::Column { column: ANYTHING, read: of.read() }, of)
     }
 
     const fn with(mut self, collated: Collated) -> Typed {
@@ -286,6 +294,11 @@ impl<'a> Binder<'a> {
             Collated::Default
         };
         Ok(Typed { term: Term::Column { column: place, read: of.read() }, of, collated })
+    }
+
+    /// Whether what depends on the session may be anything.
+    fn is_anybody(&self) -> bool {
+        self.policy.is_some_and(|policy| policy.session.is_anybody())
     }
 
     /// What is asked whether it is NULL: a column of any type, and it need not be read.

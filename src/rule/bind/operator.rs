@@ -209,6 +209,7 @@ impl Binder<'_> {
                 let key = std::str::from_utf8(key).unwrap_or_default();
                 json::field(json, key)
             }
+            _ if self.is_anybody() => return Ok(Typed::anything(of)),
             _ => return Err(RuleError::unsupported(token, "only a named field of a json is", "")),
         };
         let value = match found {

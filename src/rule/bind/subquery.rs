@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use crate::rule::bind::ANYTHING;
 use crate::rule::bind::Binder;
 use crate::rule::bind::InPolicy;
 use crate::rule::bind::Typed;
@@ -268,6 +269,7 @@ fn made(asks: Asks, mut sources: Vec<Source>, condition: Term) -> Subquery {
                 }
             }
             Term::Compare { op: Comparison::Equal, sides } => {
+                lookups.extend(equals_anything(sides).map(|at| (at, Key::Text(Box::default()))));
                 if let Some((left, right)) = same_texts(sides) {
                     let (low, high) = (left.min(right), left.max(right));
                     lookups.push((high, Key::Cell(low)));
@@ -294,11 +296,33 @@ fn made(asks: Asks, mut sources: Vec<Source>, condition: Term) -> Subquery {
     Subquery { asks, sources: sources.into(), condition, equates: equates.into() }
 }
 
+/// The column that must equal something of the session, where that is not known.
+fn equals_anything([left, right]: &[Term; 2]) -> Option<usize> {
+    let is_anything = |term: &Term| {
+        let mut places = Vec::new();
+        term.places(&mut places);
+        !places.is_empty() && places.iter().all(|place| *place == ANYTHING)
+    };
+    match (left, right) {
+        (Term::Column { column, read }, other) | (other, Term::Column { column, read })
+            if *column != ANYTHING && has_one_text(read) && is_anything(other) =>
+        {
+            Some(*column)
+        }
+        _ => None,
+    }
+}
+
+/// Whether equal values have equal texts.
+const fn has_one_text(read: &Read) -> bool {
+    matches!(read, Read::Int | Read::Text | Read::Bool | Read::Day)
+}
+
 /// Two columns that are equal exactly where their texts are.
 fn same_texts(sides: &[Term; 2]) -> Option<(usize, usize)> {
     match sides {
         [Term::Column { column: left, read: one }, Term::Column { column: right, read: other }]
-            if one == other && matches!(one, Read::Int | Read::Text | Read::Bool | Read::Day) =>
+            if one == other && has_one_text(one) =>
         {
             Some((*left, *right))
         }

@@ -43,6 +43,7 @@ use crate::rule::policy::library::Library;
 use crate::rule::policy::tables::Guard;
 use crate::rule::policy::tables::Tables;
 use crate::rule::session::Session;
+use crate::rule::session::Settings;
 use crate::rule::session::Unset;
 use crate::rule::term::Term;
 
@@ -143,13 +144,30 @@ impl Policy {
             let reason = "its stored form and its text are read differently here";
             return Err(RuleError::unsupported("the policy", reason, ""));
         }
-        if tree.may_fault() {
+        // What the session knows would be computed by then.
+        if !session.is_anybody() && tree.may_fault() {
             let reason = "PostgreSQL may raise an error for some row, and which rows are seen then \
                           depends on the order in which it looks";
             return Err(RuleError::unsupported("a cast of a column", reason, ""));
         }
         Ok(tree)
     }
+}
+
+/// What the policies of a table that concern a role read, whoever asks under it: a rule that is good
+/// for nothing but its [sources](Rule::sources).
+///
+/// # Errors
+///
+/// [`RuleError`] of the first policy that is decided for nobody, with its place in `guards`.
+pub fn surveyed(
+    guards: &[Guard<'_>],
+    relation: &Relation,
+    role: &str,
+    tables: &dyn Tables,
+) -> Result<Rule, (usize, RuleError)> {
+    let settings = Settings::default();
+    visible(guards, relation, &Session::of_anybody(role, &settings), tables)
 }
 
 /// Whether the stored form is the constant `true`.

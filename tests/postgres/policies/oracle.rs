@@ -193,6 +193,7 @@ impl Oracle {
         }
         let session = Session::new(claims.json(), claims.role(), self.policies.settings());
         let rule = visible(&guards, &table.relation, &session, &*catalog).ok()?;
+        check_wanted(&catalog, &rule);
         (!rule.sources().is_empty()).then_some(rule)
     }
 
@@ -252,6 +253,23 @@ impl Oracle {
                 tally.withheld += expected.len();
                 Some(refusal)
             }
+        }
+    }
+}
+
+/// Whatever a rule reads of other tables was to be held, and by what it looks for rows, too.
+fn check_wanted(catalog: &Snapshot, rule: &Rule) {
+    let wanted = catalog.replicas();
+    for source in rule.sources() {
+        let of_it = wanted.iter().find(|wanted| wanted.table == source.table);
+        let of_it = of_it.unwrap_or_else(|| panic!("{source:?} is not in {wanted:?}"));
+        let columns = &catalog.by_id(source.table).unwrap().relation.columns;
+        let name = |at: usize| &columns[source.columns[at]].name;
+        for at in 0..source.columns.len() {
+            assert!(of_it.columns.contains(name(at)), "{source:?} {of_it:?}");
+        }
+        for lookup in &source.lookups {
+            assert!(of_it.lookups.contains(name(lookup.column)), "{source:?} {of_it:?}");
         }
     }
 }
