@@ -242,9 +242,9 @@ impl Daemon {
         daemon.tasks.spawn(wal::Watcher::new(config, Arc::clone(&catalog), &daemon, wal).run());
         let (shards, live) = (daemon.inspector.clone(), daemon.live.clone());
         let looked = Arc::clone(&catalog);
-        let reloader = Reloader { revisions, catalog: looked, asker, edge, shards, live };
         let stream = daemon.orders.clone();
-        let desk = Desk { orders, reloader, stream, metrics: Arc::clone(&metrics) };
+        let reloader = Reloader { revisions, catalog: looked, asker, edge, shards, live, stream };
+        let desk = Desk { orders, reloader, metrics: Arc::clone(&metrics) };
         daemon.tasks.spawn(poll::catalog(catalog, Arc::clone(&metrics)));
         daemon.tasks.spawn(keys::look(daemon.revisions(), Arc::clone(&metrics)));
         daemon.tasks.spawn(pool.run());

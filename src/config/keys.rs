@@ -80,50 +80,43 @@ const DELIVERY: &[Key] = &[
         bytes(0, 1024 * GIB),
         Some("67108864"),
         "How much write-ahead log Postgres keeps for us beyond what was routed, so that clients can resume across a restart of the daemon.",
-    )
-    .fixed(),
+    ),
     key(
         "window.seconds",
         seconds(0, 86_400),
         Some("60"),
         "For how long at most it is kept. Whichever of the two is less holds.",
-    )
-    .fixed(),
+    ),
     key(
         "wal.warn_bytes",
         bytes(0, 1024 * GIB),
         Some("0"),
         "From how much log on, kept in Postgres because of the slot, it is warned. 0: half of the budget.",
-    )
-    .fixed(),
+    ),
     key(
         "wal.budget_bytes",
         bytes(0, 1024 * GIB),
         Some("0"),
         "How much log the slot should keep at most, the window included. From three quarters of it on nothing is held back for clients any more. 0: three quarters of `max_slot_wal_keep_size`; 10 GiB where that has no bound.",
-    )
-    .fixed(),
+    ),
     key(
         "wal.over_budget",
         Kind::Text,
         Some("keep"),
         "What is done beyond the budget. `keep`: the log is kept, as long as the disk lasts or Postgres gives the slot up. `let_go`: the slot is given up for a new one, the log becomes free, and every client is told to start again (`resync`).",
-    )
-    .fixed(),
+    ),
     key(
         "ring.bytes_max",
         bytes(MIB, 1024 * GIB),
         Some("134217728"),
         "How much memory recent transactions may take; all shards share it. A client that comes back with an older cursor has to start again (`resync`).",
-    )
-    .fixed(),
+    ),
     key(
         "ring.seconds_max",
         seconds(1, 86_400),
         Some("600"),
         "For how long they are kept. Whichever of the two is less holds.",
-    )
-    .fixed(),
+    ),
     key(
         "listen.address",
         Kind::Text,

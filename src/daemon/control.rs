@@ -14,7 +14,6 @@ use crate::control::State;
 use crate::control::Stop;
 use crate::daemon::Signal;
 use crate::daemon::reload::Reloader;
-use crate::ingest;
 use crate::logging::notice::RELOAD_FAILED;
 use crate::metrics::Metrics;
 
@@ -22,8 +21,6 @@ use crate::metrics::Metrics;
 pub(super) struct Desk {
     pub(super) orders: Orders,
     pub(super) reloader: Reloader,
-    /// What the stream from Postgres is asked to do.
-    pub(super) stream: ingest::orders::Orders,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -70,7 +67,7 @@ impl Desk {
     }
 
     fn pause(&self, paused: bool) {
-        self.stream.pause(paused);
+        self.reloader.stream.pause(paused);
         let was = self.orders.state.borrow().paused;
         self.orders.state.send_modify(|state| state.paused = paused);
         if was != paused {

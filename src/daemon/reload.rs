@@ -35,6 +35,7 @@ use crate::daemon::DaemonError;
 use crate::daemon::edge::Edge;
 use crate::daemon::settings;
 use crate::daemon::systemd;
+use crate::ingest::orders::Orders;
 use crate::logging;
 use crate::logging::notice;
 use crate::route::policy::Policies;
@@ -90,6 +91,8 @@ pub(super) struct Reloader {
     pub(super) asker: Asker,
     /// Of each shard, whether it accepts clients.
     pub(super) live: Vec<watch::Receiver<bool>>,
+    /// What the stream from Postgres is asked to do.
+    pub(super) stream: Orders,
     /// What clients meet first.
     pub(super) edge: Edge,
     /// The shards.
@@ -161,6 +164,8 @@ impl Reloader {
             if let Err(error) = logging::change(&revision.config.log) {
                 tracing::warn!(%error, "the log keeps its level");
             }
+            // Parts that fit the ring come before a ring that holds less.
+            self.stream.hold(settings::held(&revision.config));
             let revision = Arc::new(revision);
             let before = self.revisions.send_replace(Arc::clone(&revision));
             for shard in 0..self.shards.shards() {

@@ -14,13 +14,15 @@ use crate::catalog::audit::ExpectedTable;
 use crate::config::Access;
 use crate::config::Config;
 use crate::config::TablePolicy;
+use crate::config::Window;
 use crate::daemon::descriptors;
 use crate::daemon::edge::Edge;
 use crate::gate;
 use crate::ingest;
 use crate::ingest::assemble::PART_BYTES;
 use crate::ingest::frames::Reading;
-use crate::ingest::progress::Window;
+use crate::ingest::orders::Held;
+use crate::ingest::progress;
 use crate::ingest::slot::NameError;
 use crate::ring;
 use crate::route;
@@ -71,7 +73,7 @@ pub(crate) fn policies(config: &Config) -> Policies {
 
 /// What the stream is read with.
 pub(crate) fn ingest(config: &Config) -> Result<ingest::Settings, SettingsError> {
-    let database = &config.database;
+    let (database, held) = (&config.database, held(config));
     let (connection, tls_mode) =
         connection("database.url", &database.url, database.password.as_ref())?;
     let slot = ingest::slot::Settings {
@@ -83,17 +85,21 @@ pub(crate) fn ingest(config: &Config) -> Result<ingest::Settings, SettingsError>
         tls_mode,
         tls_ca_file: database.tls_ca_file.clone(),
         slot,
-        window: Window {
-            bytes: config
-                .wal
-                .budget_bytes
-                .map_or(config.window.bytes, |budget| config.window.bytes.min(budget / 4)),
-            age: config.window.age,
-        },
+        window: held.window,
         reading: Reading { cell_bytes_max: config.limits.frame_bytes_max, ..Reading::default() },
-        part_bytes: PART_BYTES.min(config.ring.bytes_max / 16),
+        part_bytes: held.part_bytes,
         ..ingest::Settings::new(connection)
     })
+}
+
+/// What of it a reload changes.
+pub(super) fn held(config: &Config) -> Held {
+    let Window { bytes, age } = config.window;
+    let bytes = config.wal.budget_bytes.map_or(bytes, |budget| bytes.min(budget / 4));
+    Held {
+        window: progress::Window { bytes, age },
+        part_bytes: PART_BYTES.min(config.ring.bytes_max / 16),
+    }
 }
 
 /// Whom the catalogue asks.

@@ -18,6 +18,7 @@ use crate::catalog::slot::SlotFacts;
 use crate::change::lsn::Lsn;
 use crate::config::Config;
 use crate::daemon::Daemon;
+use crate::daemon::reload::Revision;
 use crate::ingest::Standing;
 use crate::ingest::State;
 use crate::ingest::budget::Decision;
@@ -37,6 +38,8 @@ const LET_GO_TAKES: Duration = Duration::from_mins(1);
 pub(super) struct Watcher {
     catalog: Arc<Catalog>,
     slot: Box<str>,
+    revisions: watch::Receiver<Arc<Revision>>,
+    /// What holds at this look.
     settings: Settings,
     orders: Orders,
     metrics: Arc<Metrics>,
@@ -59,6 +62,7 @@ impl Watcher {
         Watcher {
             catalog,
             slot: config.database.slot.as_str().into(),
+            revisions: daemon.revisions(),
             settings: config.wal,
             orders: daemon.orders.clone(),
             metrics: Arc::clone(&daemon.metrics),
@@ -79,6 +83,7 @@ impl Watcher {
             if self.catalog.current().generation == 0 {
                 continue;
             }
+            self.settings = self.revisions.borrow().config.wal;
             let asked = self.catalog.slot(&self.slot).await;
             self.orders.database_gone(asked.is_err());
             match asked {

@@ -119,6 +119,11 @@ impl Assembler {
         Assembler { relations: HashMap::new(), open: None, part_bytes, left_before }
     }
 
+    /// Makes parts of about so many bytes from now on.
+    pub const fn make_parts_of(&mut self, part_bytes: usize) {
+        self.part_bytes = part_bytes;
+    }
+
     /// Whether a transaction has begun and not ended.
     #[must_use]
     pub const fn is_open(&self) -> bool {

@@ -1,7 +1,7 @@
 //! What the stage is asked to do while it runs: rest, give up the window, let go of the log.
 //!
 //! ```text
-//! control ── pause ─┐
+//! control ── pause, hold ─┐
 //! budget ── shed, let_go, database_gone ─┴─▶ Orders ──watch──▶ the stage, between two frames
 //! ```
 //!
@@ -11,6 +11,8 @@
 use std::sync::Arc;
 
 use tokio::sync::watch;
+
+use crate::ingest::progress::Window;
 
 /// A way to ask the stage. Clones ask the same one.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +29,17 @@ pub struct Wanted {
     pub let_go: Option<Arc<str>>,
     /// The database does not answer others. A stream that is not read can't know.
     pub database_gone: bool,
+    /// What other settings want to be held; absent where those of the start hold.
+    pub held: Option<Held>,
+}
+
+/// What of the stage's settings can be others while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// How far the confirmed position is held back.
+    pub window: Window,
+    /// How large a part of a large transaction becomes.
+    pub part_bytes: usize,
 }
 
 impl Orders {
@@ -50,6 +63,11 @@ impl Orders {
     /// client has to start again.
     pub fn let_go(&self, why: Arc<str>) {
         self.change(|wanted| &mut wanted.let_go, Some(why));
+    }
+
+    /// Lets other settings hold.
+    pub fn hold(&self, held: Held) {
+        self.change(|wanted| &mut wanted.held, Some(held));
     }
 
     /// Notes whether the database answers others.

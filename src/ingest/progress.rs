@@ -35,7 +35,7 @@ use crate::change::lsn::Lsn;
 
 /// How far the confirmed position is held back: a transaction leaves the window when it is older
 /// than `age` or further back than `bytes`, whichever comes first.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     /// Bytes of log.
     pub bytes: u64,

@@ -18,6 +18,7 @@ use crate::ingest::downstream::Downstream;
 use crate::ingest::error::IngestError;
 use crate::ingest::error::NextStep;
 use crate::ingest::error::next_step;
+use crate::ingest::orders::Held;
 use crate::ingest::orders::Orders;
 use crate::ingest::orders::Wanted;
 use crate::ingest::progress::Progress;
@@ -113,6 +114,8 @@ pub(crate) struct Ingest {
     pub(crate) wanted: Wanted,
     /// The window, as far as the server has room for it.
     window: Window,
+    /// What the server keeps for a slot, as far as it has a bound.
+    keep_bytes: Option<u64>,
     /// Why the slot is to be given up; absent where it is not.
     replace: Option<Arc<str>>,
 }
@@ -139,6 +142,7 @@ impl Ingest {
             wanted: orders.wanted(),
             orders,
             window,
+            keep_bytes: None,
             replace: None,
         }
     }
@@ -164,6 +168,7 @@ impl Ingest {
 
     /// Connects, finds the slot and begins its stream.
     async fn open(&mut self) -> Result<Stream, IngestError> {
+        self.take_settings();
         let mut commands = walsender::connect(&self.settings).await?;
         let system = commands.identify().await?;
         if let Some(why) = self.orders.take_let_go() {
@@ -179,7 +184,8 @@ impl Ingest {
         }
         let replaced = self.replace.take();
         let options = self.settings.slot.options(commands.parameter("server_version"));
-        self.hold_back(slot.budget_bytes);
+        self.keep_bytes = slot.budget_bytes;
+        self.hold_back();
         let goes_on = self.goes_on(system.source, slot);
         if !goes_on {
             if self.begun {
@@ -201,8 +207,8 @@ impl Ingest {
     /// Holds back the window of the settings, but at most a quarter of what Postgres keeps for a
     /// slot: it counts from an older position than the confirmed one, and somebody who is late
     /// needs room, too.
-    fn hold_back(&mut self, budget_bytes: Option<u64>) {
-        let wanted = self.settings.window;
+    fn hold_back(&mut self) {
+        let (wanted, budget_bytes) = (self.settings.window, self.keep_bytes);
         let bytes = budget_bytes.map_or(wanted.bytes, |budget| wanted.bytes.min(budget / 4));
         if bytes < wanted.bytes {
             tracing::warn!(
@@ -227,9 +233,21 @@ impl Ingest {
         if let Some(why) = self.orders.take_let_go() {
             return Err(IngestError::LetGo { why });
         }
-        self.set_window();
+        if self.take_settings() {
+            self.hold_back();
+        } else {
+            self.set_window();
+        }
         self.enter_reading();
         Ok(())
+    }
+
+    /// Takes up settings that came after the start; whether they are others.
+    fn take_settings(&mut self) -> bool {
+        let Some(Held { window, part_bytes }) = self.orders.wanted().held else { return false };
+        let differs = (self.settings.window, self.settings.part_bytes) != (window, part_bytes);
+        (self.settings.window, self.settings.part_bytes) = (window, part_bytes);
+        differs
     }
 
     fn set_window(&mut self) {

@@ -51,6 +51,8 @@ pub(crate) struct Stream {
     walsender: Walsender,
     assembler: Assembler,
     status_every: Duration,
+    /// What the server's own patience allows.
+    status_every_max: Duration,
     began_at: Instant,
     told_at: Instant,
     heard_at: Instant,
@@ -73,6 +75,11 @@ enum Flow {
     Stopped,
 }
 
+/// How often the server is told where we are: often enough for the window's age.
+fn status_every(most: Duration, settings: &Settings) -> Duration {
+    most.min((settings.window.age / 4).max(Duration::from_millis(100)))
+}
+
 impl Stream {
     /// A connection that has just begun to stream. Where the one before broke in the middle of a
     /// transaction, `left_before` is how far that was handed over.
@@ -84,12 +91,13 @@ impl Stream {
     ) -> Stream {
         let limit =
             sender_timeout_ms.map_or(STATUS_EVERY, |limit| Duration::from_millis(limit / 3));
-        let window = (settings.window.age / 4).max(Duration::from_millis(100));
+        let status_every_max = STATUS_EVERY.min(limit);
         let now = Instant::now();
         Stream {
             walsender,
             assembler: Assembler::new(settings.part_bytes, left_before),
-            status_every: STATUS_EVERY.min(limit).min(window),
+            status_every: status_every(status_every_max, settings),
+            status_every_max,
             began_at: now,
             told_at: now,
             heard_at: now,
@@ -143,6 +151,8 @@ impl Stream {
     fn obey(&mut self, ingest: &mut Ingest, reads: bool) -> Result<(), IngestError> {
         let was_gone = ingest.wanted.database_gone;
         ingest.obey()?;
+        self.status_every = status_every(self.status_every_max, &ingest.settings);
+        self.assembler.make_parts_of(ingest.settings.part_bytes);
         // A server that shuts down waits for whoever does not read, and says so only in the stream.
         if ingest.wanted.database_gone && !was_gone && !reads {
             return Err(IngestError::Unanswered);

@@ -176,6 +176,11 @@ impl Ring {
         self.settings
     }
 
+    /// Lets it hold more or less, from the next transaction on.
+    pub const fn resize(&mut self, settings: Settings) {
+        self.settings = settings;
+    }
+
     /// The place after the newest change.
     #[must_use]
     pub fn end(&self) -> Place {

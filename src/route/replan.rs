@@ -25,10 +25,13 @@ impl Shard {
     /// before the next change is matched, and those that are no longer allowed end.
     ///
     /// What a client was told when it came (pings, silence), and the outbox that it has, stay. So
-    /// does what the shard's memory was laid out for: the ring, and how large a frame may be.
+    /// does how large a frame may be. The ring holds more or less from the next transaction on.
     pub fn reconfigure(&mut self, settings: Settings, policies: Arc<Policies>) {
-        let Settings { ring, frame_bytes_max, steps, .. } = self.settings;
-        self.settings = Settings { ring, frame_bytes_max, steps, ..settings };
+        let Settings { frame_bytes_max, steps, .. } = self.settings;
+        self.settings = Settings { frame_bytes_max, steps, ..settings };
+        if let Some(ring) = &mut self.ring {
+            ring.resize(settings.ring);
+        }
         self.budget.allow(settings.outbox_total_bytes_max);
         self.shared.policies = policies;
         self.judge_again = true;

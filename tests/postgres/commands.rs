@@ -343,3 +343,24 @@ fn a_wrong_configuration_prints_every_mistake() {
         assert!(text.contains(key), "{key}: {text}");
     }
 }
+
+#[tokio::test]
+async fn a_reload_changes_what_is_logged() {
+    let company = Company::new().await;
+    let (mut daemon, _address) = company.serve(ANY).await;
+    let before = std::fs::read_to_string(company.config()).unwrap();
+    let write = |more: &str| std::fs::write(company.config(), format!("{more}{before}")).unwrap();
+    // Warnings only: that it was reloaded is told no more.
+    write("reload.watch = true\nlog.level = 'warn'\n");
+    daemon.signal("-HUP").await;
+    daemon.says("asked to reload").await;
+    daemon.says("this change waits for the next start").await;
+    // It says so again, and all that it says below that.
+    write("log.level = 'walcast=debug'\n");
+    daemon.signal("-HUP").await;
+    let next = daemon.says("the configuration ").await;
+    assert!(next.contains("has changed"), "{next}");
+    daemon.says("the configuration was reloaded").await;
+    daemon.signal("-TERM").await;
+    assert!(daemon.ended().await.success());
+}

@@ -192,12 +192,12 @@ async fn limits_and_roles_hold_from_now_on_and_the_rest_waits_for_the_next_start
     let (from, role) = (format!("roles = ['{}']", deployment.role), "postgres");
     edit(&deployment, &from, &format!("roles = ['{}', '{role}']", deployment.role));
     edit(&deployment, "[limits]", "[limits]\nsubscriptions_per_session = 1");
-    edit(&deployment, "[drain]", "[ring]\nseconds_max = 9\n[drain]");
+    edit(&deployment, "[drain]", "[console]\nidle_seconds = 9\n[drain]");
     let roles = format!("{},{role}", deployment.role);
     let expected = [
         change("auth.roles", Some(&deployment.role), Some(&roles), true),
+        change("console.idle_seconds", Some("3600"), Some("9"), false),
         change("limits.subscriptions_per_session", Some("100"), Some("1"), true),
-        change("ring.seconds_max", Some("600"), Some("9"), false),
     ];
     assert_eq!(reload(&deployment).await.changes, expected);
 
@@ -216,10 +216,10 @@ async fn limits_and_roles_hold_from_now_on_and_the_rest_waits_for_the_next_start
 
     // It is said again until it holds.
     let waiting = reload(&deployment).await.changes;
-    assert_eq!(waiting, [change("ring.seconds_max", Some("600"), Some("9"), false)]);
+    assert_eq!(waiting, [change("console.idle_seconds", Some("3600"), Some("9"), false)]);
     let settings = deployment.daemon.control().config().await.unwrap();
-    let ring = settings.iter().find(|it| it.name == "ring.seconds_max").unwrap();
-    assert_eq!((ring.value.as_str(), ring.reloadable), ("600", false));
+    let idle = settings.iter().find(|it| it.name == "console.idle_seconds").unwrap();
+    assert_eq!((idle.value.as_str(), idle.reloadable), ("3600", false));
 }
 
 /// Reads rows until the last one, and gives their numbers.
@@ -267,6 +267,46 @@ async fn reloads_under_load_drop_nobody_and_lose_nothing() {
         assert_eq!(ids.unwrap(), (0..ROWS).collect::<Vec<_>>());
     }
     assert_eq!(state(&deployment).reloads, 14);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_held_back_and_kept_is_changed_while_clients_follow() {
+    let deployment = notes().await;
+    let mut client = deployment.client().await;
+    client.subscribed(json!({"id": "n", "table": "notes"})).await;
+    let mut log = deployment.daemon.wal();
+    let more = "[window]\nbytes = 7000000\nseconds = 5\n[ring]\nbytes_max = 2097152\nseconds_max = 30\n\
+                [wal]\nwarn_bytes = 11\nbudget_bytes = 40000000\n[database]\n";
+    edit(&deployment, "[database]\n", more);
+    let changes = reload(&deployment).await.changes;
+    assert_eq!(changes.len(), 6, "{changes:?}");
+    assert!(changes.iter().all(|change| change.applied), "{changes:?}");
+
+    let warned = log.wait_for(|report| report.bounds.warn_bytes == 11);
+    let report = timeout(DEADLINE, warned).await.unwrap().unwrap().clone();
+    assert_eq!(report.bounds.budget_bytes, 40_000_000);
+    let held = async {
+        while deployment.daemon.metrics().ingest.window_bytes.get() != 7_000_000 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(DEADLINE, held).await.unwrap();
+    deployment.execute(&["INSERT INTO notes VALUES (1, 'a')"]).await;
+    assert_eq!(client.rows(1, "id").await, ["insert 1"]);
+    let rings = deployment.daemon.inspector().rings().await.unwrap();
+    assert!(rings.iter().all(|(_, ring)| (ring.bytes_max, ring.seconds_max) == (2 << 20, 30)));
+    // Kept in the ring that is there: a client reads on from before the reload.
+    assert_eq!(rings.iter().map(|(_, ring)| ring.transactions).max(), Some(1));
+
+    // A quarter of a smaller budget.
+    edit(&deployment, "budget_bytes = 40000000", "budget_bytes = 4000000");
+    reload(&deployment).await;
+    let held = async {
+        while deployment.daemon.metrics().ingest.window_bytes.get() != 1_000_000 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(DEADLINE, held).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
