@@ -41,6 +41,7 @@ use crate::ingest::orders::Orders;
 use crate::ingest::state::Board;
 use crate::logging::notice;
 use crate::metrics::Metrics;
+use crate::replica::Store;
 use crate::ring::feed::Feed;
 use crate::ring::feed::Routed;
 use crate::route::shard::Shared;
@@ -57,6 +58,7 @@ mod console;
 mod control;
 mod poll;
 mod keys;
+mod replicas;
 pub mod reload;
 mod begin;
 mod listen;
@@ -196,6 +198,9 @@ impl Daemon {
         let ingest_settings = settings::ingest(config)?;
         let revision = Arc::new(Revision::new(config.clone(), 0)?);
         let catalog = Arc::new(Catalog::new(settings::catalog(config)?)?);
+        let replicas = Store::new(replicas::settings(config), Arc::clone(&catalog));
+        let replicas = Arc::new(replicas);
+        let loader = replicas::loader(config, &replicas)?;
         let metrics = begin_metrics(config);
         let edge = Edge::new(config, &metrics)?;
         let (asker, pool) = pool(config, &metrics)?;
@@ -217,6 +222,7 @@ impl Daemon {
             let shared = Shared {
                 catalog: Arc::clone(&catalog),
                 policies: Arc::clone(&revision.policies),
+                replicas: Arc::clone(&replicas),
                 asker: asker.clone(),
                 metrics: Arc::clone(&metrics),
                 routed: Routed::new(),
@@ -237,7 +243,7 @@ impl Daemon {
             feeds.push(feed);
             daemon.live.push(is_live);
         }
-        let stage = daemon.stage(ingest_settings, Arc::clone(&catalog), feeds, routed);
+        let stage = daemon.stage(ingest_settings, Arc::clone(&replicas), feeds, routed);
         daemon.stages.spawn(begin::read_then_stream(stage));
         daemon.tasks.spawn(wal::Watcher::new(config, Arc::clone(&catalog), &daemon, wal).run());
         let (shards, live) = (daemon.inspector.clone(), daemon.live.clone());
@@ -245,8 +251,9 @@ impl Daemon {
         let stream = daemon.orders.clone();
         let reloader = Reloader { revisions, catalog: looked, asker, edge, shards, live, stream };
         let desk = Desk { orders, reloader, metrics: Arc::clone(&metrics) };
-        daemon.tasks.spawn(poll::catalog(catalog, Arc::clone(&metrics)));
         daemon.tasks.spawn(keys::look(daemon.revisions(), Arc::clone(&metrics)));
+        daemon.tasks.spawn(poll::catalog(replicas, Arc::clone(&metrics)));
+        daemon.tasks.spawn(loader.run());
         daemon.tasks.spawn(pool.run());
         daemon.watch_files(config);
         daemon.tasks.spawn(notify::run(metrics));

@@ -34,6 +34,8 @@ pub mod ring;
 pub mod catalog;
 // Rows, asked of Postgres in the name of a client's role.
 pub mod ask;
+// What is the case: tables that policies read, as they were at each commit.
+pub mod replica;
 // Who sees it: subscriptions, groups, decisions, outboxes.
 pub mod route;
 // How it looks: the clients' JSON.

@@ -22,9 +22,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("ring", &["change"]),
     ("catalog", &["tls", "trace", "change", "rule"]),
     ("ask", &["trace", "metrics", "change", "rule", "catalog"]),
-    ("route", &["metrics", "change", "rule", "auth", "ring", "catalog", "ask"]),
+    ("replica", &["metrics", "change", "rule", "catalog"]),
+    ("route", &["metrics", "change", "rule", "auth", "ring", "catalog", "ask", "replica"]),
     ("dialect", &["change", "ring", "catalog", "route"]),
-    ("ingest", &["trace", "logging", "metrics", "tls", "change", "ring", "catalog"]),
+    ("ingest", &["trace", "logging", "metrics", "tls", "change", "ring", "catalog", "replica"]),
     ("serve", &["trace", "logging", "metrics", "gate", "auth", "route", "dialect"]),
     (
         "console",
@@ -44,8 +45,8 @@ const LAYERS: &[(&str, &[&str])] = &[
         "daemon",
         &[
             "trace", "logging", "metrics", "admin", "control", "inherit", "gate", "tls", "change",
-            "rule", "auth", "ring", "catalog", "ask", "route", "dialect", "ingest", "serve",
-            "console", "config",
+            "rule", "auth", "ring", "catalog", "ask", "replica", "route", "dialect", "ingest",
+            "serve", "console", "config",
         ],
     ),
     (

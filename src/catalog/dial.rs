@@ -56,6 +56,12 @@ impl Dial {
         Ok(Dial { config, tls })
     }
 
+    /// The role that connects.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        self.config.get_user().unwrap_or_default()
+    }
+
     /// Connects. The driver must be polled until it ends; a connection that breaks is noticed, and
     /// reported, by the next question.
     ///

@@ -19,10 +19,12 @@ use crate::catalog::Catalog;
 use crate::catalog::CatalogError;
 use crate::daemon::Daemon;
 use crate::daemon::DaemonError;
+use crate::daemon::replicas;
 use crate::ingest;
 use crate::ingest::State;
 use crate::ingest::error::back_off;
 use crate::ingest::state::Board;
+use crate::replica::Store;
 use crate::ring::feed::Feed;
 use crate::ring::feed::Routed;
 
@@ -34,13 +36,14 @@ impl Daemon {
     pub(super) fn stage(
         &self,
         settings: ingest::Settings,
-        catalog: Arc<Catalog>,
+        replicas: Arc<Store>,
         feeds: Vec<mpsc::Sender<Feed>>,
         routed: Vec<Routed>,
     ) -> ingest::Stage {
         ingest::Stage {
             settings,
-            catalog,
+            catalog: Arc::clone(replicas.catalog()),
+            replicas,
             feeds,
             routed,
             board: self.board.clone(),
@@ -63,6 +66,7 @@ pub(super) async fn read_then_stream(stage: ingest::Stage) -> Result<(), DaemonE
         }
         read = first_look(&stage.catalog, &stage.board) => read?,
     }
+    replicas::look(&stage.replicas);
     let name = "ingest".to_owned();
     let ended = thread(name.clone(), move || ingest::run_thread(stage).map_err(Into::into))?;
     ended.await.unwrap_or(Err(DaemonError::Ended { stage: name }))

@@ -6,14 +6,17 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 use tokio::time::interval;
 
-use crate::catalog::Catalog;
+use crate::daemon::replicas;
 use crate::metrics::Metrics;
+use crate::replica::Store;
 
 /// How often the catalogue is looked at: a grant that is revoked counts after this time.
 const EVERY: Duration = Duration::from_secs(2);
 
 /// Looks for ever. What was read last counts where it can't be read.
-pub(super) async fn catalog(catalog: Arc<Catalog>, metrics: Arc<Metrics>) {
+pub(super) async fn catalog(store: Arc<Store>, metrics: Arc<Metrics>) {
+    let catalog = Arc::clone(store.catalog());
+    let mut generation = 0;
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failing = false;
@@ -24,7 +27,12 @@ pub(super) async fn catalog(catalog: Arc<Catalog>, metrics: Arc<Metrics>) {
             continue;
         }
         metrics.catalog.polls.one();
-        match catalog.refresh().await {
+        let read = catalog.refresh().await;
+        // The stream may have read it, too.
+        if std::mem::replace(&mut generation, catalog.current().generation) != generation {
+            replicas::look(&store);
+        }
+        match read {
             Ok(_) => {
                 failing = false;
                 metrics.health.clear("catalog_unreadable");

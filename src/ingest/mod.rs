@@ -39,6 +39,7 @@ use crate::ingest::orders::Orders;
 use crate::ingest::progress::Window;
 use crate::ingest::state::Board;
 use crate::metrics::Metrics;
+use crate::replica;
 use crate::ring::feed::Feed;
 use crate::ring::feed::Routed;
 use crate::tls::TlsMode;
@@ -119,6 +120,8 @@ pub struct Stage {
     pub settings: Settings,
     /// Who knows what a table's types are.
     pub catalog: Arc<Catalog>,
+    /// The tables that follow the stream, ahead of the shards.
+    pub replicas: Arc<replica::Store>,
     /// The shards' channels. Nobody else may send into them.
     pub feeds: Vec<mpsc::Sender<Feed>>,
     /// How far the shards are, in the same order.

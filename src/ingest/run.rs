@@ -34,6 +34,7 @@ use crate::logging::notice;
 use crate::metrics::Metrics;
 use crate::metrics::health::Beat;
 use crate::metrics::ingest::IngestMeter;
+use crate::replica;
 use crate::ring::feed::Feed;
 use crate::trace::span;
 use crate::trace::traced;
@@ -91,6 +92,7 @@ pub(crate) struct Ingest {
     pub(crate) settings: Settings,
     pub(crate) downstream: Downstream,
     pub(crate) catalog: Arc<Catalog>,
+    pub(crate) replicas: Arc<replica::Store>,
     pub(crate) progress: Progress,
     /// Attempts that failed since something new came.
     pub(crate) attempts: usize,
@@ -122,11 +124,13 @@ pub(crate) struct Ingest {
 
 impl Ingest {
     fn new(stage: Stage) -> Ingest {
-        let Stage { settings, catalog, feeds, routed, board, orders, metrics, stop: _ } = stage;
+        let Stage { settings, catalog, replicas, feeds, routed, board, orders, metrics, stop: _ } =
+            stage;
         let (asked, window) = (orders.watch(), settings.window);
         Ingest {
             downstream: Downstream::new(feeds, routed),
             catalog,
+            replicas,
             progress: Progress::new(window, Lsn::ZERO),
             settings,
             attempts: 0,
@@ -193,6 +197,9 @@ impl Ingest {
             }
             // Fed before anything of it comes; void if the stream does not begin after all.
             self.begin(system.source, slot)?;
+            // What comes meanwhile would only have to wait.
+            self.replicas.settled().await;
+            self.target = self.target.max(Some(self.replicas.settles_at()));
         }
         let name = self.settings.slot.name.quoted();
         let started = commands.start(&name, self.progress.head(), &options).await;
@@ -291,6 +298,7 @@ impl Ingest {
         (self.source, self.begun) = (Some(source), true);
         self.left = None;
         self.progress.begin(tail);
+        self.replicas.begin(tail);
         self.target = Some(reachable(slot.flushed_lsn));
         self.downstream.push(Feed::Start { source, tail })
     }

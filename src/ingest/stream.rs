@@ -226,6 +226,7 @@ impl Stream {
     ) -> Result<(), IngestError> {
         if lsn > ingest.progress.head() {
             ingest.progress.idle(lsn, now);
+            ingest.replicas.advance(lsn);
             self.advance = Some(lsn);
         }
         ingest.note_reached()
@@ -255,6 +256,8 @@ impl Stream {
         meter.changes.add_alone(u64::try_from(transaction.len()).unwrap_or(u64::MAX));
         meter.handed_over(unix_micros(transaction.committed_at), SystemTime::now());
         self.advance = None;
+        // Before any shard judges by it.
+        ingest.replicas.apply(&transaction);
         ingest.progress.hand_over(end_lsn, transaction.bytes(), now);
         ingest.downstream.push(Feed::Transaction(Arc::new(transaction)))?;
         ingest.note_reached()

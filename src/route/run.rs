@@ -103,6 +103,9 @@ impl Shard {
         self.settle_parked();
         self.tick_snapshots();
         self.give_up_parked();
+        if let Some(ring) = &self.ring {
+            self.tail.set(ring.tail().lsn);
+        }
         if self.ready.is_empty() {
             self.slices.clear();
         }

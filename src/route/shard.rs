@@ -35,6 +35,7 @@ use crate::change::cursor::Position;
 use crate::change::lsn::Lsn;
 use crate::metrics::Metrics;
 use crate::metrics::shard::ShardMeter;
+use crate::replica;
 use crate::ring;
 use crate::ring::Ring;
 use crate::ring::feed::Feed;
@@ -144,6 +145,8 @@ pub struct Shared {
     pub catalog: Arc<Catalog>,
     /// What the configuration says of them.
     pub policies: Arc<Policies>,
+    /// The tables that policies read.
+    pub replicas: Arc<replica::Store>,
     /// Who asks Postgres for rows.
     pub asker: Asker,
     /// Counters.
@@ -163,6 +166,8 @@ pub struct Shard {
     pub(crate) sessions: Slab<Session>,
     pub(crate) groups: Groups,
     pub(crate) ring: Option<Ring>,
+    /// Where it notes how far it may look back at the tables that policies read.
+    pub(crate) tail: replica::Tail,
     pub(crate) incoming: VecDeque<Feed>,
     pub(crate) routing: Option<Routing>,
     pub(crate) pass: Pass,
@@ -208,7 +213,7 @@ impl Shard {
     pub fn new(settings: Settings, shared: Shared) -> Shard {
         let catalog_generation = shared.catalog.current().generation;
         let (tell, told) = mpsc::channel(ASKED_MAX);
-        let meter = shared.metrics.shard();
+        let (meter, tail) = (shared.metrics.shard(), shared.replicas.tail());
         let total_max = settings.outbox_total_bytes_max;
         shared.metrics.outbox_budget_bytes.set_len(total_max);
         let budget = Budget::new(Arc::clone(&shared.metrics), Arc::clone(&meter), total_max);
@@ -220,6 +225,7 @@ impl Shard {
             sessions: Slab::new(),
             groups: Groups::default(),
             ring: None,
+            tail,
             incoming: VecDeque::new(),
             routing: None,
             pass: Pass::default(),

@@ -185,11 +185,11 @@ impl World {
         let relation = relation(1, &["id", "body"]);
         let snapshot = Snapshot::of(1, &[Arc::clone(&relation)], ROLE);
         let catalog = Arc::new(Catalog::read_once(snapshot));
-        let table = TableName::parse("orders");
         let (asker, asked) = Asker::new(crate::ask::Settings::default(), 100);
         let shared = Shared {
             catalog: Arc::clone(&catalog),
-            policies: Arc::new(Policies::new([(table, Policy::Open)])),
+            replicas: crate::replica::Store::empty(&catalog),
+            policies: Arc::new(Policies::new([(TableName::parse("orders"), Policy::Open)])),
             asker,
             metrics: Arc::default(),
             routed: Routed::new(),

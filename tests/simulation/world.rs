@@ -25,6 +25,7 @@ use walcast::change::lsn::Lsn;
 use walcast::gate::Gate;
 use walcast::gate::Limits;
 use walcast::metrics::Metrics;
+use walcast::replica::Store;
 use walcast::ring;
 use walcast::ring::feed::Feed;
 use walcast::ring::feed::Routed;
@@ -173,6 +174,7 @@ impl World {
     fn side(&self) -> Rc<Side> {
         let shared = Shared {
             catalog: Arc::clone(&self.catalog),
+            replicas: Store::empty(&self.catalog),
             policies: Arc::clone(&self.policies),
             asker: Asker::unanswered(),
             metrics: Arc::clone(&self.metrics),

@@ -26,6 +26,7 @@ use walcast::ingest::orders::Orders;
 use walcast::ingest::progress::Window;
 use walcast::ingest::state::Board;
 use walcast::metrics::Metrics;
+use walcast::replica::Store;
 use walcast::ring::feed::Feed;
 use walcast::ring::feed::Routed;
 use walcast::tls::TlsMode;
@@ -86,6 +87,7 @@ impl Stage {
         let stop = CancellationToken::new();
         let stage = ingest::Stage {
             settings,
+            replicas: Store::empty(&catalog),
             catalog,
             feeds: vec![feed],
             routed: vec![routed.clone()],

@@ -1,0 +1,318 @@
+//! Reads tables, one after the other, on a connection of its own.
+//!
+//! ```text
+//! BEGIN REPEATABLE READ ─▶ what is visible, where the log ends, what can be held ─▶ the role
+//!   ─▶ COPY (the columns) ─▶ row by row into a table ─▶ is it still the same table? ─▶ COMMIT
+//! ```
+//!
+//! Row-level security is off in that transaction, so that it fails where it would hide a row. A
+//! TRUNCATE or a rewrite takes rows away from older snapshots: it is looked for after the last row,
+//! while the table can't be changed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+use tokio::time::MissedTickBehavior;
+use tokio::time::interval;
+use tokio::time::sleep;
+use tokio_postgres::Client;
+use tokio_postgres::SimpleQueryMessage;
+use tokio_postgres::error::SqlState;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::catalog::CatalogError;
+use crate::catalog::dial::Dial;
+use crate::change::tuple::Cell;
+use crate::change::value::SESSION;
+use crate::replica::Store;
+use crate::replica::cells::Packing;
+use crate::replica::copy;
+use crate::replica::reading::Adopted;
+use crate::replica::reading::Job;
+use crate::replica::slot::Loaded;
+use crate::replica::table::Image;
+use crate::replica::table::Table;
+use crate::replica::unheld::Unheld;
+use crate::rule::quoted_name;
+use crate::rule::quoted_text;
+
+/// How often what nobody can look at any more is given up.
+const TICK: Duration = Duration::from_secs(1);
+/// How often what could not be read is tried again.
+const RETRY: Duration = Duration::from_mins(1);
+/// A query that has not seen what the stream has brought is asked again after this time.
+const AGAIN_AFTER: Duration = Duration::from_millis(50);
+/// How often it is asked before it is given up.
+const AGAIN_MAX: usize = 100;
+/// Rows after which it is looked whether they are too many.
+const LOOK_EVERY: usize = 1024;
+
+/// Who reads the tables of a store.
+#[derive(Debug)]
+pub struct Loader {
+    store: Arc<Store>,
+    dial: Dial,
+    publication: Box<str>,
+}
+
+/// Why there are no rows.
+#[derive(Debug, thiserror::Error)]
+enum LoadError {
+    #[error(transparent)]
+    Unheld(#[from] Unheld),
+    #[error("connecting")]
+    Connect(#[from] CatalogError),
+    #[error("asking")]
+    Postgres(#[from] tokio_postgres::Error),
+    #[error("the answer is not of the form that was asked for")]
+    Malformed,
+}
+
+impl Loader {
+    /// Who reads the tables of `store` over connections of `dial`.
+    #[must_use]
+    pub fn new(store: Arc<Store>, dial: Dial, publication: &str) -> Loader {
+        Loader { store, dial, publication: publication.into() }
+    }
+
+    /// Reads what is to be read, for ever.
+    pub async fn run(self) {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut retried_at = Instant::now();
+        loop {
+            tokio::select! {
+                () = self.store.work.notified() => {}
+                _ = ticks.tick() => self.store.collect(),
+            }
+            if retried_at.elapsed() >= RETRY {
+                retried_at = Instant::now();
+                self.store.retry();
+            }
+            while let Some(job) = self.store.next_job() {
+                self.read(&job).await;
+            }
+        }
+    }
+
+    async fn read(&self, job: &Job) {
+        let relation = &job.kept.relation;
+        let name = format!("{}.{}", relation.schema, relation.name);
+        let began = Instant::now();
+        let why = match self.try_read(job).await {
+            Ok(Adopted::Held { rows, bytes }) => {
+                let milliseconds = began.elapsed().as_millis();
+                tracing::info!(table = name, rows, bytes, milliseconds, "the table is held");
+                return;
+            }
+            Ok(Adopted::InVain | Adopted::TooEarly) => return,
+            Err(error) => self.why(error),
+        };
+        let role = self.role();
+        let remedy = why.remedy(relation, &self.publication, &role).unwrap_or_default();
+        tracing::warn!(table = name, reason = %why, remedy, "the table is not held");
+        self.store.fail(job, why);
+    }
+
+    async fn try_read(&self, job: &Job) -> Result<Adopted, LoadError> {
+        let (client, driver) = self.dial.open().await?;
+        let _driver = AbortOnDropHandle::new(Handle::current().spawn(driver));
+        client.batch_execute(&session()).await?;
+        for _ in 0..AGAIN_MAX {
+            let reading = Reading { client: &client, job, store: &self.store };
+            match reading.table(&self.publication).await {
+                Ok(loaded) => match self.store.adopt(job, loaded) {
+                    Adopted::TooEarly => {}
+                    adopted => return Ok(adopted),
+                },
+                Err(LoadError::Unheld(Unheld::Changed)) => {}
+                Err(error) => return Err(error),
+            }
+            client.batch_execute("ROLLBACK").await?;
+            sleep(AGAIN_AFTER).await;
+        }
+        Err(Unheld::Changed.into())
+    }
+
+    fn role(&self) -> Box<str> {
+        let own = || self.dial.user().into();
+        self.store.settings.role.clone().unwrap_or_else(own)
+    }
+
+    fn why(&self, error: LoadError) -> Unheld {
+        let message = match error {
+            LoadError::Unheld(why) => return why,
+            LoadError::Connect(error) => error.chain(),
+            LoadError::Postgres(error) => {
+                let message = error
+                    .as_db_error()
+                    .map_or_else(|| error.to_string(), |error| error.message().to_owned());
+                if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) {
+                    return Unheld::NoPrivilege { message: message.into() };
+                }
+                message
+            }
+            LoadError::Malformed => LoadError::Malformed.to_string(),
+        };
+        Unheld::Failed { message: message.into() }
+    }
+}
+
+/// What makes values come as the stream brings them, and keeps nobody waiting.
+fn session() -> String {
+    let mut prepare =
+        "SET search_path = ''; SET default_transaction_read_only = on; SET jit = off; \
+         SET standard_conforming_strings = on; SET lock_timeout = '5s'; SET statement_timeout = 0; \
+         SET idle_in_transaction_session_timeout = '60s';"
+            .to_owned();
+    for (name, setting) in SESSION {
+        prepare.push_str(&format!("SET {name} = '{setting}';"));
+    }
+    prepare
+}
+
+/// One query for one table.
+struct Reading<'a> {
+    client: &'a Client,
+    job: &'a Job,
+    store: &'a Store,
+}
+
+impl Reading<'_> {
+    async fn table(&self, publication: &str) -> Result<Loaded, LoadError> {
+        let begin = self.begin_sql(publication).ok_or(LoadError::Malformed)?;
+        let facts = self.ask(&begin).await?;
+        let fact = |at: usize| facts.get(at).and_then(Option::as_deref);
+        let holds = |at: usize| fact(at) == Some("t");
+        if !holds(2) {
+            return Err(Unheld::Changed.into());
+        }
+        for (fine, why) in [
+            (holds(3), Unheld::NotAllPublished),
+            (!holds(4), Unheld::RowFilter),
+            (!holds(5), Unheld::Inherited),
+            (!holds(6), Unheld::Partitioned),
+            (!holds(7), Unheld::RowSecurity),
+        ] {
+            if !fine {
+                return Err(why.into());
+            }
+        }
+        let saw = fact(0).and_then(|text| text.parse().ok()).ok_or(LoadError::Malformed)?;
+        let insert_lsn = fact(1).and_then(|text| text.parse().ok()).ok_or(LoadError::Malformed)?;
+        let table = self.rows().await?;
+        let intact = self.ask(&self.end_sql()).await?;
+        if intact.first().and_then(Option::as_deref) != Some("t") {
+            return Err(Unheld::Changed.into());
+        }
+        self.client.batch_execute("COMMIT").await?;
+        // On a quiet server the log's end may wait in memory, and the stream brings what is flushed.
+        let flush = format!(
+            "SELECT CASE WHEN pg_current_wal_flush_lsn() < '{insert_lsn}' \
+             THEN pg_logical_emit_message(true, 'walcast', '') END"
+        );
+        self.client.batch_execute(&flush).await?;
+        Ok(Loaded { table, saw, insert_lsn })
+    }
+
+    /// Begins, and asks for the moment, for what the stream carries of the table, and whether the
+    /// role sees all of it. The snapshot is taken before the log's end is looked at.
+    fn begin_sql(&self, publication: &str) -> Option<String> {
+        let kept = &self.job.kept;
+        let id = kept.table();
+        let columns = kept.relation.columns.iter();
+        let columns: Option<Vec<String>> = columns
+            .filter(|column| kept.columns().any(|(name, _)| name == &*column.name))
+            .map(|column| {
+                let name = quoted_text(&column.name)?;
+                Some(format!("({name}, {}::oid, {})", column.of.id, column.modifier))
+            })
+            .collect();
+        let (columns, publication) = (columns?, quoted_text(publication)?);
+        let role = self.store.settings.role.as_deref();
+        let role = role.map(|role| format!("SET LOCAL ROLE {};", quoted_name(role)));
+        Some(format!(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
+             {} SET LOCAL row_security = off; \
+             SELECT pg_current_snapshot(), pg_current_wal_insert_lsn(), \
+             (SELECT count(*) = {} FROM pg_attribute WHERE attrelid = {id}::oid \
+              AND NOT attisdropped AND (attname::text, atttypid, atttypmod) IN ({})), \
+             (SELECT pubinsert AND pubupdate AND pubdelete AND pubtruncate \
+              FROM pg_publication WHERE pubname = {publication}), \
+             EXISTS (SELECT FROM pg_publication_tables p \
+              JOIN pg_namespace n ON n.nspname = p.schemaname \
+              JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename \
+              WHERE p.pubname = {publication} AND c.oid = {id}::oid \
+              AND to_jsonb(p) ->> 'rowfilter' IS NOT NULL), \
+             EXISTS (SELECT FROM pg_inherits WHERE inhparent = {id}::oid), \
+             (SELECT relkind <> 'r' FROM pg_class WHERE oid = {id}::oid), \
+             row_security_active({id}::oid)",
+            role.unwrap_or_default(),
+            columns.len(),
+            columns.join(", "),
+        ))
+    }
+
+    async fn rows(&self) -> Result<Table, LoadError> {
+        let kept = &self.job.kept;
+        let relation = &kept.relation;
+        let names: Vec<String> = kept.columns().map(|(name, _)| quoted_name(name)).collect();
+        let (schema, name) = (quoted_name(&relation.schema), quoted_name(&relation.name));
+        let select = format!("SELECT {} FROM ONLY {schema}.{name}", names.join(", "));
+        let sql = format!("COPY ({select}) TO STDOUT");
+        let mut table = Table::new(kept);
+        let mut rows = std::pin::pin!(self.client.copy_out(&sql).await?);
+        let mut text = Vec::new();
+        let mut count = 0_usize;
+        while let Some(row) = rows.next().await {
+            self.take(&row?, &mut text, &mut table)?;
+            count += 1;
+            if count.is_multiple_of(LOOK_EVERY) {
+                self.store.admits(kept.table(), table.bytes())?;
+            }
+        }
+        self.store.admits(kept.table(), table.bytes())?;
+        Ok(table)
+    }
+
+    fn take(&self, row: &Bytes, text: &mut Vec<u8>, table: &mut Table) -> Result<(), LoadError> {
+        let row = row.strip_suffix(b"\n").ok_or(LoadError::Malformed)?;
+        let cell_bytes_max = self.store.settings.cell_bytes_max;
+        let cells = copy::cells(row, text);
+        let mut image = Image::new();
+        for (column, (_, of)) in self.job.kept.columns().enumerate() {
+            let cell = match cells.get(column).ok_or(LoadError::Malformed)? {
+                Cell::Text(text) if text.len() > cell_bytes_max => {
+                    Cell::Omitted { bytes: u32::try_from(text.len()).unwrap_or(u32::MAX) }
+                }
+                cell => *cell,
+            };
+            image.push(Packing::of(&of.kind).pack(cell));
+        }
+        table.load(&image).map_err(|_| Unheld::Diverged.into())
+    }
+
+    /// Whether the rows that the snapshot can see are still where they were looked for.
+    fn end_sql(&self) -> String {
+        let id = self.job.kept.table();
+        format!(
+            "SELECT pg_relation_filenode({id}::oid) IS NOT DISTINCT FROM \
+             (SELECT nullif(relfilenode, 0) FROM pg_class WHERE oid = {id}::oid)"
+        )
+    }
+
+    /// The last row that a script brings.
+    async fn ask(&self, sql: &str) -> Result<Vec<Option<String>>, LoadError> {
+        let messages = self.client.simple_query(sql).await?;
+        let row = messages.iter().rev().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        let row = row.ok_or(LoadError::Malformed)?;
+        Ok((0..row.len()).map(|at| row.get(at).map(str::to_owned)).collect())
+    }
+}

@@ -1,0 +1,431 @@
+//! What is the case: tables that policies read, kept in memory as they were at each commit.
+//!
+//! ```text
+//! catalog ──Wanted──▶ Store ◀──rows, and what they include── load ◀── Postgres
+//! ingest ──apply, before the shards get it──▶ │
+//! route  ◀──View: the rows before or after a commit──┘
+//! ```
+//!
+//! There is one store for all shards. Each version of a row has the commit that made it and the one
+//! that ended it, so that every shard finds what was the case at the commit that it is routing, and
+//! a session that is behind what was the case then. Versions that no ring leads back to are given
+//! up. Only columns that somebody reads are kept, and those by which a change finds its row.
+//!
+//! A table is read in one query at one moment; what the query saw, and what comes after it, is told
+//! by the numbers of the transactions, as for snapshots (`route::handover`).
+//!
+//! # Invariants
+//!
+//! - What is visited is what Postgres would say of that moment, or it is unknown
+//!   ([`Undecided::Unheld`]), never less. (Tests `every_moment_is_as_a_naive_model_has_it`, and
+//!   `tests/postgres/replica.rs`.)
+//! - A transaction that came only in part is seen by nobody.
+//! - What does not fit the rows that are kept is not guessed: the table is read again.
+//!
+//! [`Undecided::Unheld`]: crate::rule::Undecided::Unheld
+
+mod chunks;
+mod cells;
+mod index;
+mod shape;
+mod table;
+mod slot;
+mod view;
+mod unheld;
+mod copy;
+mod stream;
+mod reading;
+pub mod load;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+use tokio::sync::watch;
+
+use crate::catalog::Catalog;
+use crate::catalog::snapshot::Snapshot;
+use crate::change::id::RelationId;
+use crate::change::lsn::Lsn;
+use crate::change::relation::Relation;
+use crate::change::transaction::Transaction;
+use crate::replica::shape::Kept;
+use crate::replica::slot::Held;
+use crate::replica::slot::Slot;
+use crate::replica::slot::State;
+use crate::replica::stream::Stream;
+use crate::rule::Wanted;
+
+pub use table::Moment;
+pub use unheld::Unheld;
+pub use view::Touched;
+pub use view::View;
+
+/// Versions given up before somebody else may look.
+const STEP: usize = 1024;
+
+/// What bounds the store.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The role under which tables are read; absent: the asking connection's own.
+    pub role: Option<Box<str>>,
+    /// Bytes that all tables together may have.
+    pub bytes_max: usize,
+    /// Bytes of changes that may wait while a table is read.
+    pub buffer_bytes_max: usize,
+    /// Bytes of one value; a larger one is left out, as the stream leaves it out.
+    pub cell_bytes_max: usize,
+}
+
+impl Default for Settings {
+    /// A gibibyte is eight million memberships.
+    fn default() -> Settings {
+        Settings {
+            role: None,
+            bytes_max: 1 << 30,
+            buffer_bytes_max: 64 << 20,
+            cell_bytes_max: 1 << 20,
+        }
+    }
+}
+
+/// The tables that policies read.
+#[derive(Debug)]
+pub struct Store {
+    settings: Settings,
+    catalog: Arc<Catalog>,
+    slots: ArcSwap<HashMap<RelationId, Arc<Slot>>>,
+    /// What ended at or before it was applied; while a transaction is applied, where that commits.
+    reached: AtomicU64,
+    /// Held by whoever moves the store.
+    stream: Mutex<Stream>,
+    tails: Mutex<Vec<Arc<AtomicU64>>>,
+    /// Tables that are being read, or are to be.
+    pending: watch::Sender<usize>,
+    /// Wakes who reads tables.
+    work: Notify,
+    /// How often it changed what is known.
+    epoch: AtomicU64,
+    /// The position at which what is held and not yet known will be known; 0 where nothing is.
+    settles_at: AtomicU64,
+}
+
+/// What is known of a table at a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outlook {
+    /// What was the case before it, and after it.
+    Held,
+    /// Nothing yet: the table is being read, or more of the transaction is to come.
+    Awaited,
+    /// Nothing, and waiting does not help: the commit lies too far back, or the table can't be held.
+    Lost,
+}
+
+/// The oldest position that a shard may ask about, which it notes here.
+#[derive(Clone, Debug)]
+pub struct Tail(Arc<AtomicU64>);
+
+impl Tail {
+    /// Notes that the shard will not ask about what committed before `lsn` any more.
+    pub fn set(&self, lsn: Lsn) {
+        self.0.store(lsn.bytes(), Ordering::Relaxed);
+    }
+}
+
+impl Store {
+    /// A store that holds nothing.
+    #[must_use]
+    pub fn new(settings: Settings, catalog: Arc<Catalog>) -> Store {
+        Store {
+            settings,
+            catalog,
+            slots: ArcSwap::default(),
+            reached: AtomicU64::new(0),
+            stream: Mutex::default(),
+            tails: Mutex::default(),
+            pending: watch::Sender::new(0),
+            work: Notify::new(),
+            epoch: AtomicU64::new(0),
+            settles_at: AtomicU64::new(0),
+        }
+    }
+
+    /// A store of which nothing is wanted.
+    #[must_use]
+    pub fn empty(catalog: &Arc<Catalog>) -> Arc<Store> {
+        Arc::new(Store::new(Settings::default(), Arc::clone(catalog)))
+    }
+
+    /// Who says what tables look like.
+    #[must_use]
+    pub const fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
+    /// A shard's place to note its tail. Until it does, nothing is given up.
+    #[must_use]
+    pub fn tail(&self) -> Tail {
+        let tail = Arc::new(AtomicU64::new(0));
+        self.tails.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&tail));
+        Tail(tail)
+    }
+
+    /// The tables before or after a commit.
+    #[must_use]
+    pub const fn view(&self, at: Lsn, moment: Moment) -> View<'_> {
+        View { store: self, at, moment }
+    }
+
+    /// What is known of a table at a commit, for who counts its columns in this version of its shape.
+    #[must_use]
+    pub fn outlook(&self, table: RelationId, version: u64, at: Lsn) -> Outlook {
+        let Some(slot) = self.slot(table) else { return Outlook::Lost };
+        let reached = self.reached();
+        self.learn(&slot, table, version);
+        let state = slot.read();
+        let is_awaited = state.loading.is_some();
+        let held = state.held.as_ref().filter(|held| held.mapping(version).is_some());
+        match held {
+            Some(held) if held.knows(at, Moment::Before, reached) => {
+                if held.knows(at, Moment::After, reached) {
+                    Outlook::Held
+                } else {
+                    Outlook::Awaited
+                }
+            }
+            Some(held) if reached < held.settles_at || at > reached => Outlook::Awaited,
+            _ if is_awaited => Outlook::Awaited,
+            _ => Outlook::Lost,
+        }
+    }
+
+    /// Grows whenever a table becomes held, or is no longer, and when the last part of a transaction
+    /// has come.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Whether a change of this table may change what is visited.
+    #[must_use]
+    pub fn has(&self, table: RelationId) -> bool {
+        self.slots.load().contains_key(&table)
+    }
+
+    /// Takes what policies want to know, as the catalogue has it now. Tables that are not held, or
+    /// not enough of them, will be read; those that nobody wants are given up.
+    pub fn want(&self, wanted: &[Wanted], snapshot: &Snapshot) {
+        let mut stream = self.stream();
+        let before = self.slots.load();
+        let mut slots = HashMap::new();
+        for wanted in wanted {
+            let table = snapshot.by_id(wanted.table);
+            let relation = table.filter(|table| table.published).map(|table| &table.relation);
+            let slot = before.get(&wanted.table).cloned();
+            let slot = slot.unwrap_or_else(|| Arc::new(Slot::new(State::new(wanted.clone()))));
+            {
+                let mut state = slot.write();
+                state.wanted = wanted.clone();
+                state.relation = relation.cloned();
+                self.look_at(&mut state, &mut stream);
+            }
+            slots.insert(wanted.table, slot);
+        }
+        self.slots.store(Arc::new(slots));
+        self.turn();
+        self.count_pending();
+    }
+
+    /// Has a table read where what is held is not what is wanted.
+    fn look_at(&self, state: &mut State, stream: &mut Stream) {
+        let Some(relation) = state.relation.clone() else {
+            (state.held, state.loading) = (None, None);
+            state.unheld = Some(Unheld::NotPublished);
+            return;
+        };
+        if let Some(held) = &mut state.held {
+            let fits = held.learn(&relation).is_some();
+            if fits && held.kept.covers(&state.wanted) {
+                (state.loading, state.unheld) = (None, None);
+                return;
+            }
+            if !fits {
+                state.held = None;
+            }
+        }
+        let is_being_read = state.loading.as_ref().is_some_and(|loading| {
+            loading.kept.covers(&state.wanted) && loading.kept.mapping(&relation).whole
+        });
+        if stream.begun && !is_being_read {
+            self.read_again(state, stream);
+        }
+    }
+
+    /// Begins to keep what happens to a table, and has it read.
+    fn read_again(&self, state: &mut State, stream: &mut Stream) {
+        state.loading = None;
+        let Some(relation) = &state.relation else {
+            state.unheld = Some(Unheld::NotPublished);
+            return;
+        };
+        match Kept::new(&state.wanted, relation) {
+            Ok(kept) => {
+                stream.readings += 1;
+                // All that has come so far was over before the query.
+                let since = stream.open.unwrap_or_else(|| before(self.reached()));
+                state.begin(stream.readings, kept, since, stream.count);
+            }
+            Err(why) => (state.held, state.unheld) = (None, Some(why)),
+        }
+    }
+
+    /// A history begins: everything that ends after `tail` will be applied, and nothing that is held
+    /// counts any more.
+    pub fn begin(&self, tail: Lsn) {
+        let mut stream = self.stream();
+        *stream = Stream { begun: true, readings: stream.readings, ..Stream::default() };
+        self.reached.store(tail.bytes(), Ordering::Release);
+        for slot in self.slots.load().values() {
+            let mut state = slot.write();
+            (state.held, state.unheld) = (None, None);
+            self.read_again(&mut state, &mut stream);
+        }
+        self.turn();
+        self.count_pending();
+    }
+
+    /// Takes the next transaction, or the next part of one, before anybody judges by it.
+    pub fn apply(&self, transaction: &Transaction) {
+        let mut stream = self.stream();
+        stream.deliver(transaction.xid);
+        stream.open = Some(transaction.commit_lsn);
+        self.reached.fetch_max(transaction.commit_lsn.bytes(), Ordering::AcqRel);
+        let slots = self.slots.load();
+        if !slots.is_empty() {
+            self.apply_to(&slots, transaction, &mut stream);
+        }
+        if let Some(end_lsn) = transaction.end_lsn {
+            stream.open = None;
+            self.reach(end_lsn);
+            if transaction.first_index > 0 && !slots.is_empty() {
+                self.turn();
+            }
+        }
+    }
+
+    fn apply_to(
+        &self,
+        slots: &HashMap<RelationId, Arc<Slot>>,
+        transaction: &Transaction,
+        stream: &mut Stream,
+    ) {
+        let relations = transaction.relations();
+        for (place, Relation { id, .. }) in relations.iter().map(Arc::as_ref).enumerate() {
+            let Some(slot) = slots.get(id) else { continue };
+            // A table whose shape changed in the transaction is there more than once.
+            if relations.iter().take(place).any(|before| before.id == *id) {
+                continue;
+            }
+            if !slot.apply(*id, transaction, self.settings.buffer_bytes_max) {
+                self.read_again(&mut slot.write(), stream);
+                self.turn();
+            }
+            self.count_pending();
+        }
+    }
+
+    /// Notes that nothing more ended up to `lsn`.
+    pub fn advance(&self, lsn: Lsn) {
+        self.reach(lsn);
+    }
+
+    fn reach(&self, lsn: Lsn) {
+        self.reached.fetch_max(lsn.bytes(), Ordering::AcqRel);
+        let settles_at = self.settles_at.load(Ordering::Relaxed);
+        if settles_at > 0 && lsn.bytes() >= settles_at {
+            self.settles_at.store(0, Ordering::Relaxed);
+            self.turn();
+        }
+    }
+
+    /// Notes that something else is known now.
+    fn turn(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Gives up what no shard can ask about any more.
+    pub fn collect(&self) {
+        let tails = self.tails.lock().unwrap_or_else(PoisonError::into_inner);
+        let oldest = tails.iter().map(|tail| tail.load(Ordering::Relaxed)).min();
+        drop(tails);
+        let Some(oldest) = oldest.map(Lsn::new) else { return };
+        for slot in self.slots.load().values() {
+            while slot.write().held.as_mut().is_some_and(|held| held.collect(oldest, STEP)) {}
+        }
+    }
+
+    /// Waits until no table is being read. Cancel safe.
+    pub async fn settled(&self) {
+        let mut pending = self.pending.subscribe();
+        // The sender is ours.
+        let _is_none = pending.wait_for(|pending| *pending == 0).await;
+    }
+
+    /// From which position on everything that is held is known.
+    #[must_use]
+    pub fn settles_at(&self) -> Lsn {
+        let slots = self.slots.load();
+        let at = slots.values().filter_map(|slot| Some(slot.read().held.as_ref()?.settles_at));
+        at.max().unwrap_or(Lsn::ZERO)
+    }
+
+    pub(in crate::replica) fn reached(&self) -> Lsn {
+        Lsn::new(self.reached.load(Ordering::Acquire))
+    }
+
+    pub(in crate::replica) fn slot(&self, table: RelationId) -> Option<Arc<Slot>> {
+        self.slots.load().get(&table).cloned()
+    }
+
+    /// Takes up a shape that is not known, where it is the catalogue's newest.
+    fn learn(&self, slot: &Slot, table: RelationId, version: u64) {
+        let is_new = |held: &Held| held.mapping(version).is_none();
+        if !slot.read().held.as_ref().is_some_and(is_new) {
+            return;
+        }
+        let snapshot = self.catalog.current();
+        if let Some(table) = snapshot.by_id(table)
+            && table.relation.version == version
+            && let Some(held) = &mut slot.write().held
+        {
+            held.learn(&table.relation);
+        }
+    }
+
+    fn stream(&self) -> MutexGuard<'_, Stream> {
+        self.stream.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count_pending(&self) {
+        let slots = self.slots.load();
+        let count = slots.values().filter(|slot| slot.read().loading.is_some()).count();
+        let differs = |pending: &mut usize| std::mem::replace(pending, count) != count;
+        self.pending.send_if_modified(differs);
+        if count > 0 {
+            self.work.notify_one();
+        }
+    }
+}
+
+/// The last position before one.
+const fn before(lsn: Lsn) -> Lsn {
+    Lsn::new(lsn.bytes().saturating_sub(1))
+}
