@@ -45,6 +45,8 @@ pub struct Metrics {
     pub slot: SlotGauges,
     /// Rows asked of Postgres.
     pub snapshots: SnapshotMeter,
+    /// Whether changes may be seen, asked of Postgres.
+    pub verdicts: VerdictMeter,
     /// Looks at the catalogue.
     pub catalog: CatalogMeter,
     /// Tokens.
@@ -100,6 +102,29 @@ pub struct SnapshotMeter {
     pub duration: Histogram,
 }
 
+/// Questions whether a change may be seen, for policies that are not decided here.
+#[derive(Debug, Default)]
+pub struct VerdictMeter {
+    /// Inquiries: round trips, each for some names.
+    pub asked: Counter,
+    /// Questions in them: one for each name.
+    pub questions: Counter,
+    /// Images that were judged, each for one name.
+    pub words: Counter,
+    /// Changes, each for one subscription, that waited for such a word.
+    pub changes: Counter,
+    /// Images whose word an equal image of the same inquiry brought.
+    pub shared: Counter,
+    /// Questions that raised an error.
+    pub errors: Counter,
+    /// Inquiries that were not answered, by the reason.
+    pub failed: Tally,
+    /// Inquiries that wait for a connection, or for the rate.
+    pub waiting: Gauge,
+    /// How long answers took, from when they were asked.
+    pub duration: Histogram,
+}
+
 /// Looks at the catalogue.
 #[derive(Debug, Default)]
 pub struct CatalogMeter {
@@ -148,6 +173,7 @@ impl Metrics {
             ingest: IngestMeter::default(),
             slot: SlotGauges::default(),
             snapshots: SnapshotMeter::default(),
+            verdicts: VerdictMeter::default(),
             catalog: CatalogMeter::default(),
             auth: AuthMeter::default(),
             logins_refused: Tally::default(),

@@ -15,6 +15,7 @@
 //! - Nothing of a client's text is in a question: a [`Select`] is written from parsed trees and
 //!   names of the catalogue. (`select`, `rule::sql`.)
 //! - A question runs under the role and the claims that it names, and reads only.
+//! - Whether a change may be seen is asked by connections of its own: `verdict`.
 //! - Connections, questions that wait, rows and bytes of an answer, and bytes of all answers that
 //!   somebody holds are bounded.
 
@@ -22,6 +23,7 @@ pub mod select;
 mod pool;
 mod query;
 pub mod row;
+pub mod verdict;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -32,6 +34,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
 
+use crate::ask::verdict::Inquirer;
 use crate::change::lsn::Lsn;
 use crate::change::transaction::Transaction;
 use crate::change::visibility::Visibility;
@@ -56,6 +59,8 @@ pub struct Settings {
     pub held_bytes_max: usize,
     /// How long Postgres may take for an answer, and a question wait for its turn.
     pub timeout: Duration,
+    /// What may be asked of policies that are not decided here.
+    pub verdicts: verdict::Settings,
 }
 
 impl Default for Settings {
@@ -70,6 +75,7 @@ impl Default for Settings {
             cell_bytes_max: 1 << 20,
             held_bytes_max: 128 << 20,
             timeout: Duration::from_secs(10),
+            verdicts: verdict::Settings::default(),
         }
     }
 }
@@ -189,6 +195,7 @@ impl Answer {
 #[derive(Clone, Debug)]
 pub struct Asker {
     jobs: mpsc::Sender<Job>,
+    inquirer: Inquirer,
     settings: watch::Sender<Settings>,
 }
 
@@ -196,8 +203,22 @@ impl Asker {
     /// An asker, and the end where somebody takes up to `jobs_max` questions that wait.
     #[must_use]
     pub fn new(settings: Settings, jobs_max: usize) -> (Asker, mpsc::Receiver<Job>) {
+        Asker::with(settings, jobs_max, Inquirer::new().0)
+    }
+
+    fn with(
+        settings: Settings,
+        jobs_max: usize,
+        inquirer: Inquirer,
+    ) -> (Asker, mpsc::Receiver<Job>) {
         let (jobs, taken) = mpsc::channel(jobs_max);
-        (Asker { jobs, settings: watch::Sender::new(settings) }, taken)
+        (Asker { jobs, inquirer, settings: watch::Sender::new(settings) }, taken)
+    }
+
+    /// Whom to ask for verdicts.
+    #[must_use]
+    pub const fn inquirer(&self) -> &Inquirer {
+        &self.inquirer
     }
 
     /// An asker whom nobody answers: every question is refused.

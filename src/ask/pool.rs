@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
@@ -14,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio::time::sleep_until;
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 use tracing::Span;
 
@@ -27,6 +29,8 @@ use crate::ask::Settings;
 use crate::ask::query::Connection;
 use crate::ask::query::QueryError;
 use crate::ask::query::late;
+use crate::ask::verdict::Inquirer;
+use crate::ask::verdict::Judge;
 use crate::catalog::dial::Dial;
 use crate::change::lsn::Lsn;
 use crate::metrics::Metrics;
@@ -56,6 +60,8 @@ pub struct Pool {
     /// Up to where the log must be flushed for those who were answered, and when to look.
     flush: Option<(Instant, Lsn)>,
     office: Office,
+    /// Who answers the other kind of question; taken when the pool begins.
+    judge: Option<Judge>,
 }
 
 /// What every worker has.
@@ -78,7 +84,9 @@ impl Pool {
     /// A pool without connections yet, and the way to ask it.
     #[must_use]
     pub fn new(settings: Settings, dial: Dial, metrics: Arc<Metrics>) -> (Asker, Pool) {
-        let (asker, jobs) = Asker::new(settings, JOBS_MAX);
+        let (inquirer, tasks) = Inquirer::new();
+        let (asker, jobs) = Asker::with(settings, JOBS_MAX, inquirer);
+        let judge = Judge::new(tasks, asker.settings(), dial.clone(), Arc::clone(&metrics));
         let units = settings.held_bytes_max.max(settings.bytes_max).div_ceil(UNIT);
         let memory = Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS)));
         let pool = Pool {
@@ -91,12 +99,16 @@ impl Pool {
             idle: Vec::new(),
             flush: None,
             office: Office { settings, dial, memory, metrics },
+            judge: Some(judge),
         };
         (asker, pool)
     }
 
     /// Answers until the last asker is gone.
     pub async fn run(mut self) {
+        let judge = self.judge.take();
+        let _judging =
+            judge.map(|judge| AbortOnDropHandle::new(Handle::current().spawn(judge.run())));
         loop {
             tokio::select! {
                 job = self.jobs.recv() => match job {

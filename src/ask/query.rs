@@ -112,6 +112,11 @@ impl Connection {
         Ok(Connection { client, _driver: driver })
     }
 
+    /// The connection itself.
+    pub(super) const fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// Asks, and leaves the session as it was.
     pub(super) async fn ask(
         &self,
@@ -222,7 +227,7 @@ fn script(select: &Select, settings: &Settings) -> Result<String, QueryError> {
     ))
 }
 
-fn moment(row: &SimpleQueryRow) -> Result<(Visibility, Lsn), QueryError> {
+pub(super) fn moment(row: &SimpleQueryRow) -> Result<(Visibility, Lsn), QueryError> {
     let text = |column| row.get(column).ok_or(QueryError::Malformed);
     let visibility = text(0)?.parse().map_err(|_| QueryError::Malformed)?;
     let insert_lsn = text(1)?.parse().map_err(|_| QueryError::Malformed)?;

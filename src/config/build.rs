@@ -9,6 +9,7 @@ use crate::ask;
 use crate::config::gate;
 use crate::config::operate;
 use crate::config::read::Reader;
+use crate::config::rls;
 use crate::config::tokens;
 use crate::config::{
     Access, Admin, Config, Database, Layers, Limits, Listen, Ring, TablePolicy, Values, Window,
@@ -46,7 +47,9 @@ pub(super) fn config(reader: &mut Reader) -> Config {
             cell_bytes_max: reader.size("limits.frame_bytes_max"),
             held_bytes_max: reader.size("snapshot.held_bytes_max"),
             timeout: Duration::from_secs(reader.integer("snapshot.timeout_seconds")),
+            verdicts: rls::verdicts(reader),
         },
+        row_security: rls::row_security(reader),
         console: operate::console(reader),
         drain: Duration::from_secs(reader.integer("drain.seconds")),
         watch: reader.boolean("reload.watch"),
@@ -240,11 +243,12 @@ fn tables(reader: &mut Reader) -> Vec<TablePolicy> {
             reader.wrong::<()>(&key("name"), "schema.table, or table in the schema public");
         }
         let access = access(reader, &key("policy"), &key("open"));
+        let undecided = rls::undecided(reader, &key("undecided"));
         let Some((schema, name)) = named else { continue };
         if tables.iter().any(|other| other.schema == schema && other.name == name) {
             reader.mistake(&key("name"), "this table was named before".to_owned());
         }
-        tables.push(TablePolicy { schema, name, access });
+        tables.push(TablePolicy { schema, name, access, undecided });
     }
     if tables.is_empty() {
         let message = "table: no table is listed, so clients are refused every one without \

@@ -6,6 +6,7 @@
 mod kind;
 mod auth;
 mod operate;
+mod rls;
 
 use std::sync::LazyLock;
 
@@ -15,7 +16,7 @@ use crate::config::keys::kind::{GIB, KIB, MIB, bytes, count, key, seconds};
 
 /// All keys, in the order of the example file.
 pub static KEYS: LazyLock<Vec<Key>> =
-    LazyLock::new(|| [DELIVERY, auth::KEYS, LIMITS, operate::KEYS].concat());
+    LazyLock::new(|| [DELIVERY, auth::KEYS, LIMITS, rls::KEYS, operate::KEYS].concat());
 
 /// Where changes come from and where clients do.
 const DELIVERY: &[Key] = &[
@@ -332,6 +333,7 @@ const LIMITS: &[Key] = &[
         Some("false"),
         "Everybody who may read the table's columns sees all of its rows. Instead of `policy`.",
     ),
+    key("table[].undecided", Kind::Text, None, "The table's own `rls.undecided`."),
 ];
 
 /// The key of that name.

@@ -26,6 +26,7 @@ mod tokens;
 mod gate;
 mod operate;
 mod read;
+mod rls;
 mod source;
 mod values;
 
@@ -43,12 +44,14 @@ use crate::console::settings as console;
 use crate::control::Change;
 use crate::gate::Limits as GateLimits;
 use crate::ingest::budget;
+use crate::route::policy::Undecided;
 use crate::rule::Expression;
 use crate::rule::Settings;
 use crate::tls::server::Files;
 use crate::trace::Endpoint;
 
 pub use mistake::{ConfigError, Mistake, Origin};
+pub use rls::RowSecurity;
 pub use values::Values;
 
 /// The folder beside the file, of files that are read over it.
@@ -76,8 +79,10 @@ pub struct Config {
     /// Sections `limits` and `listen`: how many clients, how often, and by which address. Without
     /// `connections` it is the daemon's to say how many there may be.
     pub gate: GateLimits,
-    /// Section `snapshot`.
+    /// Sections `snapshot` and `rls`: what may be asked, and how often.
     pub snapshot: ask::Settings,
+    /// Section `rls`.
+    pub row_security: RowSecurity,
     /// Section `console`.
     pub console: console::Settings,
     /// Over how long clients are asked to come back when the daemon stops.
@@ -191,6 +196,8 @@ pub struct TablePolicy {
     pub name: String,
     /// Who sees which of its rows.
     pub access: Access,
+    /// What becomes of its own policies where they are not decided here.
+    pub undecided: Option<Undecided>,
 }
 
 /// Who sees which rows of a table.

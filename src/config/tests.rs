@@ -230,8 +230,12 @@ fn everything_can_be_given_without_a_file() {
     ];
     let config = Config::load(&layers(&environment, &[])).unwrap();
     assert_eq!(config.auth.keys.len(), 1);
-    let orders =
-        TablePolicy { schema: "sales".to_owned(), name: "orders".to_owned(), access: Access::Open };
+    let orders = TablePolicy {
+        schema: "sales".to_owned(),
+        name: "orders".to_owned(),
+        access: Access::Open,
+        undecided: None,
+    };
     assert_eq!(config.tables, [orders]);
     Verifier::new(config.auth).unwrap();
 }

@@ -68,7 +68,16 @@ pub(crate) fn policies(config: &Config) -> Policies {
         };
         (table_name(&table.schema, &table.name), policy)
     };
-    Policies::new(config.tables.iter().map(entry)).with_settings(config.settings.clone())
+    let undecided =
+        |table: &TablePolicy| Some((table_name(&table.schema, &table.name), table.undecided?));
+    let row_security = &config.row_security;
+    Policies::new(config.tables.iter().map(entry))
+        .with_settings(config.settings.clone())
+        .with_undecided(
+            row_security.undecided,
+            config.tables.iter().filter_map(undecided),
+            &row_security.search_path,
+        )
 }
 
 /// What the stream is read with.

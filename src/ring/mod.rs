@@ -92,11 +92,14 @@ pub enum Gap {
     /// The subscription was judged anew while its snapshot was read.
     #[error("the snapshot was begun again under other claims, grants or columns")]
     Restarted,
+    /// Postgres had to be asked who may see a change, and could not say it for that moment.
+    #[error("who may see the changes could not be told for their moment")]
+    Undecided,
 }
 
 impl Gap {
-    /// The word for it in a frame: `too_old`, `other_history`, `ahead`, `schema_changed` or
-    /// `restarted`.
+    /// The word for it in a frame: `too_old`, `other_history`, `ahead`, `schema_changed`,
+    /// `restarted` or `undecided`.
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {
@@ -105,6 +108,7 @@ impl Gap {
             Gap::Ahead => "ahead",
             Gap::SchemaChanged => "schema_changed",
             Gap::Restarted => "restarted",
+            Gap::Undecided => "undecided",
         }
     }
 }

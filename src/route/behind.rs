@@ -121,9 +121,14 @@ impl Shard {
         if session.stalled {
             self.release_held(key);
         }
-        let Some(session) = self.session(key).filter(|it| it.outbox.has_room()) else {
+        if self.session(key).is_none_or(|it| !it.outbox.has_room()) {
             return true;
-        };
+        }
+        if self.read_answered(key) || self.adopt_asked(key) {
+            self.schedule(key);
+            return true;
+        }
+        let Some(session) = self.session(key) else { return true };
         let Some(reader) = session.readers.first() else { return true };
         let (place, ids) = (reader.place, reader.ids.clone());
         let Some(end) = self.place() else { return true };
@@ -378,7 +383,8 @@ impl Shard {
             let context = Context { catalog: &catalog, policies: &self.shared.policies };
             let plan = plan::plan_for(context, claims, request, relation).ok()?;
             let projection = Rc::new(plan.projection);
-            let shape = Shape { rule: plan.rule, projection, ..member.as_now.shape.clone() };
+            let (rule, asked) = (plan.rule, plan.asked);
+            let shape = Shape { rule, asked, projection, ..member.as_now.shape.clone() };
             Some(Planned { shape, keying: plan.keying.map(Rc::new) })
         };
         match member.earlier.entry(relation.version) {

@@ -56,6 +56,32 @@ pub(crate) enum Decision<'a> {
 pub(crate) fn decide<'a>(rule: &Rule, images: &'a Images<'_>) -> Decision<'a> {
     let new = images.new.as_deref().map(|row| (row, rule.evaluate(row)));
     let old = images.old.as_deref().map(|row| (row, rule.evaluate(row)));
+    conclude(images, old, new)
+}
+
+/// What somebody else says of the images, where the rule alone does not tell.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Said {
+    pub(crate) old: Verdict,
+    pub(crate) new: Verdict,
+}
+
+/// The same for a rule that alone does not tell: an image is visible where both say so.
+pub(crate) fn decide_said<'a>(rule: &Rule, images: &'a Images<'_>, said: Said) -> Decision<'a> {
+    let both = |row: &[Cell<'_>], said| match (rule.evaluate(row), said) {
+        (Verdict::Rejects, _) | (_, Verdict::Rejects) => Verdict::Rejects,
+        (Verdict::Undecided(why), _) | (_, Verdict::Undecided(why)) => Verdict::Undecided(why),
+        (Verdict::Admits, Verdict::Admits) => Verdict::Admits,
+    };
+    let new = images.new.as_deref().map(|row| (row, both(row, said.new)));
+    let old = images.old.as_deref().map(|row| (row, both(row, said.old)));
+    conclude(images, old, new)
+}
+
+/// An image of a row, and what is said of it.
+type Judged<'a> = Option<(&'a [Cell<'a>], Verdict)>;
+
+fn conclude<'a>(images: &'a Images<'_>, old: Judged<'a>, new: Judged<'a>) -> Decision<'a> {
     match (images.kind, old, new) {
         (ImageKind::Truncate, ..) => shown(Op::Truncate, None, None),
         (ImageKind::Insert | ImageKind::Snapshot, _, Some((new, verdict))) => match verdict {

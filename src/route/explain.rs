@@ -99,6 +99,8 @@ pub enum Outcome {
     Hidden,
     /// It can't be decided, so it is not delivered.
     Undecided,
+    /// What is decided here admits it, and Postgres is asked of the rest.
+    Asked,
     /// They may not even subscribe so.
     Refused(Refusal),
 }
@@ -224,8 +226,12 @@ pub fn explain(
     let outcome = match &plan {
         Err(refusal) => Outcome::Refused(refusal.clone()),
         Ok(plan) => match decide(&plan.rule, &images) {
+            Decision::Shown(visible) if plan.asked.is_some() && visible.op() != Op::Truncate => {
+                Outcome::Asked
+            }
             Decision::Shown(visible) => Outcome::Delivered(visible.op()),
             Decision::Hidden => Outcome::Hidden,
+            Decision::Undecided if plan.asked.is_some() => Outcome::Asked,
             Decision::Undecided => Outcome::Undecided,
         },
     };

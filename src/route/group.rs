@@ -1,6 +1,7 @@
 //! Subscriptions that get the same bytes: decided once, encoded once.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
@@ -10,8 +11,11 @@ use crate::change::cursor::Source;
 use crate::change::transaction::Change;
 use crate::change::transaction::Timestamp;
 use crate::change::transaction::Transaction;
+use crate::route::asked::Asked;
 use crate::route::decide::Decision;
+use crate::route::decide::Said;
 use crate::route::decide::decide;
+use crate::route::decide::decide_said;
 use crate::route::encode::Detail;
 use crate::route::encode::Encode;
 use crate::route::encode::RowFrame;
@@ -31,6 +35,8 @@ pub(crate) type GroupId = usize;
 #[derive(Clone, Debug)]
 pub(crate) struct Shape {
     pub(crate) rule: Rule,
+    /// What Postgres must be asked beside the rule.
+    pub(crate) asked: Option<Arc<Asked>>,
     pub(crate) projection: Rc<Projection>,
     pub(crate) events: Events,
     pub(crate) dialect: &'static dyn Encode,
@@ -39,6 +45,7 @@ pub(crate) struct Shape {
 impl PartialEq for Shape {
     fn eq(&self, other: &Shape) -> bool {
         self.rule == other.rule
+            && self.asked == other.asked
             && self.projection == other.projection
             && self.events == other.events
             && self.dialect.name() == other.dialect.name()
@@ -76,27 +83,44 @@ impl Shape {
         writing: Writing<'_>,
         body: &mut Vec<u8>,
     ) -> Option<Op> {
-        self.encode_at(images, standing.committed_at, writing, body)
+        if self.asked.is_some() {
+            writing.meter.undecided();
+            return None;
+        }
+        self.write(decide(&self.rule, images), images, (standing.committed_at, writing), body)
     }
 
-    /// The same for a row that is there, which stands nowhere in the history.
+    /// The same with what Postgres says, for a shape that alone does not tell.
+    pub(crate) fn encode_said(
+        &self,
+        images: &Images<'_>,
+        said: Said,
+        (standing, writing): (Standing, Writing<'_>),
+        body: &mut Vec<u8>,
+    ) -> Option<Op> {
+        let decision = decide_said(&self.rule, images, said);
+        self.write(decision, images, (standing.committed_at, writing), body)
+    }
+
+    /// The same for a row that is there, which stands nowhere in the history. Where Postgres must be
+    /// asked, it has judged the row when it was asked for it.
     pub(crate) fn encode_row(
         &self,
         images: &Images<'_>,
         writing: Writing<'_>,
         body: &mut Vec<u8>,
     ) -> Option<Op> {
-        self.encode_at(images, Timestamp(0), writing, body)
+        self.write(decide(&self.rule, images), images, (Timestamp(0), writing), body)
     }
 
-    fn encode_at(
+    fn write(
         &self,
+        decision: Decision<'_>,
         images: &Images<'_>,
-        committed_at: Timestamp,
-        writing: Writing<'_>,
+        (committed_at, writing): (Timestamp, Writing<'_>),
         body: &mut Vec<u8>,
     ) -> Option<Op> {
-        let visible = match decide(&self.rule, images) {
+        let visible = match decision {
             Decision::Shown(visible) if self.events.contains(visible.op()) => visible,
             Decision::Shown(_) | Decision::Hidden => return None,
             Decision::Undecided => {

@@ -184,14 +184,18 @@ impl Groups {
 
     fn insert(&mut self, hash: u64, shape: Shape) -> GroupId {
         let relation = Arc::clone(&shape.projection.relation);
-        let cover = shape.rule.cover(&Alone);
+        // Nobody in a group that Postgres is asked for is ever live.
+        let cover = shape.asked.is_none().then(|| shape.rule.cover(&Alone));
         let group = self.groups.insert(Group::new(shape));
         let (groups, hasher) = (&self.groups, &self.hasher);
         let rehash =
             |known: &u32| groups.get(widen(*known)).map_or(0, |it| hash_of(hasher, &it.shape));
         let narrow = u32::try_from(group).expect("a shard has fewer than 2^32 groups");
         self.by_shape.insert_unique(hash, narrow, rehash);
-        self.table_mut(&relation).index.insert(group, &cover);
+        let table = self.table_mut(&relation);
+        if let Some(cover) = cover {
+            table.index.insert(group, &cover);
+        }
         group
     }
 
@@ -203,7 +207,9 @@ impl Groups {
         }
         let relation = group.shape.projection.relation.id;
         if let Some(table) = self.tables.get_mut(&relation) {
-            table.index.remove(id, &group.shape.rule.cover(&Alone));
+            if group.shape.asked.is_none() {
+                table.index.remove(id, &group.shape.rule.cover(&Alone));
+            }
             drop(group);
             table.projections.retain(|projection| Rc::strong_count(projection) > 1);
             if table.index.is_empty() && table.projections.is_empty() {
@@ -226,7 +232,8 @@ impl Groups {
 }
 
 fn hash_of(hasher: &RandomState, shape: &Shape) -> u64 {
-    hasher.hash_one((shape.projection.relation.version, &shape.rule, shape.events))
+    let name = shape.asked.as_ref().map(|asked| &asked.name);
+    hasher.hash_one((shape.projection.relation.version, &shape.rule, name, shape.events))
 }
 
 fn widen(id: u32) -> usize {

@@ -70,6 +70,13 @@ pub(crate) struct Handover {
     tries: u8,
 }
 
+impl Handover {
+    /// What the rows hold already, and where the log stood then.
+    pub(crate) fn seen(&self) -> (Arc<Visibility>, Lsn) {
+        (Arc::clone(&self.visibility), self.insert_lsn)
+    }
+}
+
 /// A subscription that has read everything and waits until the stream is where the answer was.
 #[derive(Debug)]
 pub(crate) struct Waiting {
@@ -156,7 +163,7 @@ impl Shard {
     }
 
     /// Asks; the answer comes under the number that is returned.
-    fn ask(&mut self, question: Question) -> Result<u64, Refusal> {
+    pub(crate) fn ask(&mut self, question: Question) -> Result<u64, Refusal> {
         if self.outstanding >= ASKED_MAX {
             return Err(Refusal::Snapshot(AskError::Busy));
         }
@@ -269,7 +276,8 @@ impl Shard {
             return;
         }
         let concerns = |reader: &Reader| reader.handover.is_some() && reader.ids.contains(id);
-        let reading = self.session(key).is_some_and(|it| it.readers.iter().any(concerns));
+        let reading = self.session(key).is_some_and(|it| it.readers.iter().any(concerns))
+            || self.is_asked_in_snapshot(key, id);
         if reading || self.waiting.iter().any(|it| it.key == key && concerns(&it.reader)) {
             self.resync(key, id, Gap::Restarted);
         }
@@ -278,7 +286,8 @@ impl Shard {
     /// Whether a subscription has not had its snapshot whole.
     pub(crate) fn is_in_snapshot(&self, key: SessionKey, id: &Rc<str>) -> bool {
         let concerns = |reader: &Reader| reader.handover.is_some() && reader.ids.contains(id);
-        self.asking.iter().any(|it| it.key == key && it.id == *id)
+        self.is_asked_in_snapshot(key, id)
+            || self.asking.iter().any(|it| it.key == key && it.id == *id)
             || self.waiting.iter().any(|it| it.key == key && concerns(&it.reader))
             || self.session(key).is_some_and(|it| it.readers.iter().any(concerns))
     }

@@ -19,6 +19,7 @@ pub mod subscription;
 pub mod policy;
 pub mod plan;
 mod admit;
+pub mod asked;
 pub mod projection;
 mod image;
 pub mod decide;

@@ -176,6 +176,7 @@ impl Shard {
         self.asking.clear();
         self.waiting.clear();
         self.slices.clear();
+        self.policing.clear();
         for key in self.keys() {
             let Some(session) = self.session_mut(key) else { continue };
             session.readers.clear();
@@ -360,6 +361,7 @@ impl Shard {
         self.shared.routed.add(std::mem::take(&mut self.pass.transactions));
         self.settle_parked();
         self.settle_waiting();
+        self.settle_ruled();
         true
     }
 

@@ -83,7 +83,11 @@ impl Shard {
     /// Whether everything that was matched for a session is in its outbox or held back by a throttle,
     /// but for what rests.
     pub(crate) fn is_up_to_date(&self, key: SessionKey, session: &Session) -> bool {
-        let up_to_date = |it: &Subscription| it.member_at.is_some() || self.rests(key, &it.id);
+        let up_to_date = |it: &Subscription| {
+            it.member_at.is_some()
+                || self.rests(key, &it.id)
+                || self.is_asked_up_to_date(key, &it.id)
+        };
         session.pending.is_empty() && session.subscriptions.iter().all(up_to_date)
     }
 
@@ -98,6 +102,9 @@ impl Shard {
         }
         if let Some(parked) = self.parked.cursor_of(key, id) {
             return Some(parked);
+        }
+        if let Some(place) = self.asked_place(key, id) {
+            return self.cursor_before(place);
         }
         let mut readers = self.session(key)?.readers.iter();
         let reader = readers.find(|reader| reader.ids.contains(id));

@@ -10,6 +10,8 @@ use crate::change::relation::Column;
 use crate::change::relation::Relation;
 use crate::change::relation::ReplicaIdentity;
 use crate::route::admit;
+use crate::route::admit::Admitted;
+use crate::route::asked::Asked;
 use crate::route::policy::Policies;
 use crate::route::projection::Projection;
 use crate::route::subscription::Filter;
@@ -26,6 +28,8 @@ use crate::rule::parse_where;
 pub struct Plan {
     /// Filter and policy in one, with the claims put in.
     pub rule: Rule,
+    /// What Postgres must be asked beside it, of each image that the rule admits.
+    pub asked: Option<Arc<Asked>>,
     /// The columns to deliver.
     pub projection: Projection,
     /// By which columns deliveries are told apart, where they are throttled.
@@ -278,15 +282,15 @@ pub fn plan_for(
     // not admitted is never looked at by the filter.
     let filter = filter.map(|filter| Rule::bind(&filter, relation, claims.json()));
     let filter = filter.transpose().map_err(Refusal::Filter)?;
-    let admitted = admit::admitted(context, claims, (table, relation), request)?;
+    let Admitted { rule, asked } = admit::admitted(context, claims, (table, relation), request)?;
     let rule = match filter {
-        Some(filter) => admitted.and(filter),
-        None => admitted,
+        Some(filter) => rule.and(filter),
+        None => rule,
     };
     let projection = Projection::new(Arc::clone(relation), &positions, request.big_numbers);
     let keying = request.throttle.as_deref();
     let keying = keying.map(|it| Keying::bind(it, relation, may_select)).transpose()?;
-    Ok(Plan { rule, projection, keying })
+    Ok(Plan { rule, asked, projection, keying })
 }
 
 /// Whether some updates and deletes of the subscription can't be decided, because its rule reads

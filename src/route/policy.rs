@@ -19,6 +19,16 @@ pub enum Policy {
     Rule(Expression),
 }
 
+/// What becomes of policies of the database that are not decided here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Undecided {
+    /// Postgres is asked.
+    Ask,
+    /// The subscription is refused.
+    #[default]
+    Refuse,
+}
+
 /// Who decides which rows of a table a client may see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tier {
@@ -51,13 +61,16 @@ impl Tier {
 pub struct Policies {
     by_table: HashMap<TableName, Policy>,
     settings: Settings,
+    undecided: Undecided,
+    undecided_by_table: HashMap<TableName, Undecided>,
+    search_path: Box<str>,
 }
 
 impl Policies {
     /// Takes the settings' entries.
     #[must_use]
     pub fn new(entries: impl IntoIterator<Item = (TableName, Policy)>) -> Policies {
-        Policies { by_table: entries.into_iter().collect(), settings: Settings::default() }
+        Policies { by_table: entries.into_iter().collect(), ..Policies::default() }
     }
 
     /// With the settings that the database's own policies read, and the claims that they are made
@@ -65,6 +78,31 @@ impl Policies {
     #[must_use]
     pub fn with_settings(self, settings: Settings) -> Policies {
         Policies { settings, ..self }
+    }
+
+    /// With what becomes of policies of the database that are not decided here: of all tables, and of
+    /// those that have a word of their own; and where functions of such policies find what they name.
+    #[must_use]
+    pub fn with_undecided(
+        self,
+        undecided: Undecided,
+        by_table: impl IntoIterator<Item = (TableName, Undecided)>,
+        search_path: &str,
+    ) -> Policies {
+        let undecided_by_table = by_table.into_iter().collect();
+        Policies { undecided, undecided_by_table, search_path: search_path.into(), ..self }
+    }
+
+    /// What becomes of the policies of `table` that are not decided here.
+    #[must_use]
+    pub fn undecided(&self, table: &TableName) -> Undecided {
+        self.undecided_by_table.get(table).copied().unwrap_or(self.undecided)
+    }
+
+    /// Where functions that policies call find what they name without a schema.
+    #[must_use]
+    pub const fn search_path(&self) -> &str {
+        &self.search_path
     }
 
     /// What the database's own policies may ask the session for.

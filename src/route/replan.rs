@@ -76,6 +76,7 @@ impl Shard {
             return Ok(());
         }
         let new = self.groups.attach(shape, id, keying);
+        let was_asked = self.asked_place(key, id).filter(|_| !self.is_asked_in_snapshot(key, id));
         self.go_behind(key, id);
         self.groups.detach(old);
         let session = self.session_mut(key);
@@ -86,6 +87,7 @@ impl Shard {
         let reads_again = !self.is_in_snapshot(key, id) && self.read_again(key, id);
         match was_live {
             _ if reads_again => {}
+            _ if let Some(place) = was_asked => self.read_from(key, id, place, false),
             true => self.go_live(key, id),
             false => self.restart_snapshot(key, id),
         }
@@ -112,6 +114,6 @@ impl Shard {
         dialect: &'static dyn Encode,
     ) -> Shape {
         let projection = self.groups.share(plan.projection);
-        Shape { rule: plan.rule, projection, events: request.events, dialect }
+        Shape { rule: plan.rule, asked: plan.asked, projection, events: request.events, dialect }
     }
 }

@@ -41,6 +41,7 @@ pub async fn run(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let wake = Rc::clone(&shard.borrow().wake);
     let Some(mut told) = shard.borrow_mut().told.take() else { return };
+    let Some(mut ruled) = shard.borrow_mut().policing.ruled.take() else { return };
     let mut batch = Vec::new();
     let mut fed = true;
     loop {
@@ -59,6 +60,7 @@ pub async fn run(
                 shard.borrow_mut().tick(clock());
             }
             Some(answer) = told.recv() => shard.borrow_mut().take_answer(answer),
+            Some(answer) = ruled.recv() => shard.borrow_mut().take_ruled(answer),
             count = feeds.recv_many(&mut batch, FEEDS_MAX), if fed && hungry => {
                 fed = count > 0;
                 shard.borrow_mut().incoming.extend(batch.drain(..));
@@ -90,9 +92,15 @@ async fn work(shard: &RefCell<Shard>, clock: impl Fn() -> SystemTime) {
     shard.borrow_mut().count_pass(clock);
     for _ in 0..steps.behind_slices {
         if !shard.borrow_mut().read_behind() {
+            break;
+        }
+    }
+    for _ in 0..steps.behind_slices {
+        if !shard.borrow_mut().ask_some() {
             return;
         }
     }
+    shard.borrow().wake.notify_one();
 }
 
 impl Shard {
@@ -102,6 +110,7 @@ impl Shard {
         self.seconds = self.seconds.saturating_add(1);
         self.settle_parked();
         self.tick_snapshots();
+        self.tick_asked();
         self.give_up_parked();
         if let Some(ring) = &self.ring {
             self.tail.set(ring.tail().lsn);

@@ -106,6 +106,8 @@ pub(crate) struct Session {
     pub(crate) scheduled: bool,
     /// Whether a throttled subscription has something to send that the outbox had no room for.
     pub(crate) stalled: bool,
+    /// Whether Postgres has answered for a subscription, and the outbox had no room for it.
+    pub(crate) answered: bool,
     pub(crate) close: Option<Close>,
     /// Set while it waits for a new token.
     pub(crate) expired: Option<Box<Expired>>,

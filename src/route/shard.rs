@@ -40,6 +40,7 @@ use crate::ring;
 use crate::ring::Ring;
 use crate::ring::feed::Feed;
 use crate::ring::feed::Routed;
+use crate::route::asked::Policing;
 use crate::route::budget::Budget;
 use crate::route::encode::Encode;
 use crate::route::encode::Notice;
@@ -180,6 +181,8 @@ pub struct Shard {
     pub(crate) asking: Vec<Asking>,
     /// Subscriptions that have their rows and wait for the stream.
     pub(crate) waiting: Vec<Waiting>,
+    /// Subscriptions whose policies are not decided here.
+    pub(crate) policing: Policing,
     /// Questions that were not yet answered, and the number of the last one.
     pub(crate) outstanding: usize,
     pub(crate) tickets: u64,
@@ -233,6 +236,7 @@ impl Shard {
             ready: VecDeque::new(),
             asking: Vec::new(),
             waiting: Vec::new(),
+            policing: Policing::default(),
             outstanding: 0,
             tickets: 0,
             told: Some(told),
@@ -301,6 +305,7 @@ impl Shard {
             silence_seconds: self.settings.silence_seconds,
             scheduled: false,
             stalled: false,
+            answered: false,
             close: None,
             expired: None,
             warned: false,
@@ -415,7 +420,7 @@ impl Shard {
 
     pub(crate) fn schedule(&mut self, key: SessionKey) {
         let Some(session) = self.session_mut(key) else { return };
-        let waits = !session.readers.is_empty() || session.stalled;
+        let waits = !session.readers.is_empty() || session.stalled || session.answered;
         if waits && !session.scheduled && session.outbox.has_room() {
             session.scheduled = true;
             self.ready.push_back(key);

@@ -170,9 +170,11 @@ impl Shard {
     pub(crate) fn go_live(&mut self, key: SessionKey, id: &str) {
         let Some(session) = self.session(key) else { return };
         let Some(subscription) = session.subscription(id) else { return };
-        if subscription.member_at.is_some() {
+        if subscription.member_at.is_some() || self.begin_asked(key, id) {
             return;
         }
+        let Some(session) = self.session(key) else { return };
+        let Some(subscription) = session.subscription(id) else { return };
         let member_at = self.groups.join(subscription.attachment, key.place);
         if let Some(session) = self.session_mut(key) {
             session.forget_reader_of(id);
@@ -187,6 +189,7 @@ impl Shard {
 
     /// Ends a subscription's being live, if it was.
     pub(crate) fn go_behind(&mut self, key: SessionKey, id: &str) {
+        self.forget_asked(key, id);
         let Some(session) = self.session_mut(key) else { return };
         let Some(subscription) = session.subscription_mut(id) else { return };
         let Some(member_at) = subscription.member_at.take() else { return };

@@ -28,6 +28,7 @@ impl fmt::Display for Explained<'_> {
             Outcome::Delivered(op) => writeln!(f, "delivered as {}: {}", op.name(), of.because)?,
             Outcome::Hidden => writeln!(f, "not delivered: {}", of.because)?,
             Outcome::Undecided => writeln!(f, "not delivered, undecided: {}", of.because)?,
+            Outcome::Asked => writeln!(f, "Postgres is asked: {}", of.because)?,
             Outcome::Refused(refusal) => {
                 writeln!(f, "refused ({}): {}", refusal.code(), of.because)?;
                 if let Some(hint) = refusal.hint() {
@@ -106,6 +107,7 @@ pub fn to_json(of: &Explanation) -> Value {
         Outcome::Delivered(op) => ("delivered", Some(op.name()), None),
         Outcome::Hidden => ("hidden", None, None),
         Outcome::Undecided => ("undecided", None, None),
+        Outcome::Asked => ("asked", None, None),
         Outcome::Refused(refusal) => ("refused", None, Some(refusal.code())),
     };
     let columns = of.columns.iter().map(|column| {

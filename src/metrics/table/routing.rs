@@ -134,6 +134,59 @@ pub(super) const FAMILIES: &[Family] = &[
         "How long Postgres took for an answer, the wait for a connection not included.",
         |it, out| out.buckets(it.snapshots.duration.read()),
     ),
+    counter(
+        ("walcast_verdict_inquiries", ""),
+        &[],
+        "Round trips in which Postgres was asked who may see changes: policies that are not decided in process.",
+        |it, out| out.whole(it.verdicts.asked.get()),
+    ),
+    counter(
+        ("walcast_verdict_questions", ""),
+        &[],
+        "Questions in them: one for each role with its claims.",
+        |it, out| out.whole(it.verdicts.questions.get()),
+    ),
+    counter(
+        ("walcast_verdict_images", ""),
+        &[],
+        "Rows that were judged in them, each for one role with its claims.",
+        |it, out| out.whole(it.verdicts.words.get()),
+    ),
+    counter(
+        ("walcast_verdict_shared", ""),
+        &[],
+        "Rows that an equal one stood for: equal in what the policies read.",
+        |it, out| out.whole(it.verdicts.shared.get()),
+    ),
+    counter(
+        ("walcast_verdict_changes", ""),
+        &[],
+        "Changes that waited for an answer, each counted for each of its subscriptions.",
+        |it, out| out.whole(it.verdicts.changes.get()),
+    ),
+    counter(
+        ("walcast_verdict_errors", ""),
+        &[],
+        "Questions to which a policy raised an error: nothing of the rows that raise it is shown.",
+        |it, out| out.whole(it.verdicts.errors.get()),
+    ),
+    counter(
+        ("walcast_verdict_failures", ""),
+        &["reason"],
+        "Round trips without an answer, by the reason.",
+        |it, out| out.by(it.verdicts.failed.get()),
+    ),
+    gauge(
+        ("walcast_verdict_waiting", ""),
+        &[],
+        "Inquiries that wait for a connection, or for their turn by `rls.questions_per_second`.",
+        |it, out| out.whole(it.verdicts.waiting.get()),
+    ),
+    histogram(
+        "walcast_verdict_duration_seconds",
+        "How long Postgres took for a round trip.",
+        |it, out| out.buckets(it.verdicts.duration.read()),
+    ),
 ];
 
 /// A value of each shard.

@@ -20,6 +20,9 @@ pub(super) fn because(outcome: &Outcome, clauses: &[Clause], images: &Images<'_>
             };
             delivered(*op, clauses, of)
         }
+        Outcome::Asked => {
+            unknown(clauses).unwrap_or_else(|| "the policies are not decided in process".to_owned())
+        }
         Outcome::Hidden | Outcome::Undecided => {
             let by_old = images.new.is_none();
             let of = |clause: &Clause| if by_old { clause.old.clone() } else { clause.new.clone() };
@@ -36,17 +39,21 @@ pub(super) fn because(outcome: &Outcome, clauses: &[Clause], images: &Images<'_>
 }
 
 fn refused(refusal: &Refusal, clauses: &[Clause]) -> String {
-    let unknown = clauses.iter().find_map(|clause| match (&clause.new, &clause.old) {
-        (Some(Truth::Unknown(why)), _) | (_, Some(Truth::Unknown(why))) => {
-            Some(format!("{refusal}: {}: {why}", clause.called()))
-        }
-        _ => None,
-    });
     match refusal {
-        Refusal::Policy { .. } | Refusal::PolicyUnread { .. } => unknown,
+        Refusal::Policy { .. } | Refusal::PolicyUnread { .. } => unknown(clauses),
         _ => None,
     }
-    .unwrap_or_else(|| refusal.to_string())
+    .map_or_else(|| refusal.to_string(), |why| format!("{refusal}: {why}"))
+}
+
+/// The first clause that is not decided, and why.
+fn unknown(clauses: &[Clause]) -> Option<String> {
+    clauses.iter().find_map(|clause| match (&clause.new, &clause.old) {
+        (Some(Truth::Unknown(why)), _) | (_, Some(Truth::Unknown(why))) => {
+            Some(format!("{}: {why}", clause.called()))
+        }
+        _ => None,
+    })
 }
 
 fn delivered(op: Op, clauses: &[Clause], of: impl Fn(&Clause) -> Option<Truth>) -> String {

@@ -38,7 +38,7 @@ pub(crate) async fn guarded(identity: &str) -> (Deployment, String) {
         "auth.roles=web_{name},shopper_{name},staff_{name},clerk_{name},owner_{name},bypass_{name},\
          guest_{name}"
     );
-    let set = [roles.as_str()];
+    let set = [roles.as_str(), "rls.undecided=refuse"];
     let plan = Plan { schema: &schema, set: &set, ..Plan::default() };
     (Deployment::on(database, plan).await, name)
 }

@@ -4,6 +4,7 @@
 //! `WALCAST_SEED` sets the seed, which is printed; `POLICY_VERDICTS` how many verdicts the random
 //! policies are compared in.
 
+mod asked;
 mod delivery;
 mod demo;
 mod explained;

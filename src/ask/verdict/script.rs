@@ -1,0 +1,97 @@
+//! How an inquiry is written.
+//!
+//! ```text
+//! BEGIN; the moment, the table's shape; the images as a setting; SAVEPOINT
+//! for each name: ROLLBACK TO; the role, its settings; the condition over the images
+//! ROLLBACK
+//! ```
+//!
+//! Everything goes out before the first answer is waited for. An error ends what was sent with it and
+//! nothing else: the next begins by going back.
+
+use crate::ask::verdict::Case;
+use crate::ask::verdict::Inquiry;
+use crate::ask::verdict::Matter;
+use crate::ask::verdict::image::array;
+use crate::rule::quoted_name;
+use crate::rule::quoted_text;
+
+/// Ends the transaction.
+pub(super) const END: &str = "ROLLBACK";
+
+/// Where the images are that every name is asked about.
+const SHARED: &str = "walcast.images";
+
+/// Begins the transaction, tells its moment and whether the table is of the shape that the images
+/// have; `None` where an image holds what no literal can.
+pub(super) fn begin(inquiry: &Inquiry) -> Option<String> {
+    let matter = &inquiry.matter;
+    let images = quoted_text(&array(inquiry.images.iter()))?;
+    Some(format!(
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;\
+         SELECT pg_current_snapshot(), pg_current_wal_insert_lsn(), {};\
+         SELECT set_config('{SHARED}', {images}, true) IS NULL;\
+         SAVEPOINT name",
+        shape(matter)
+    ))
+}
+
+/// Asks about some images of a case; absent: all that it is about.
+pub(super) fn ask(
+    inquiry: &Inquiry,
+    case: &Case,
+    only: Option<&[usize]>,
+    discard: bool,
+) -> Option<String> {
+    let matter = &inquiry.matter;
+    let call = |(name, value): &(Box<str>, Box<str>)| {
+        let (name, value) = (quoted_text(name)?, quoted_text(value)?);
+        Some(format!("set_config({name}, {value}, true) IS NULL"))
+    };
+    let settings: Vec<String> = case.name.settings.iter().map(call).collect::<Option<_>>()?;
+    let settings = match settings.join(", ") {
+        none if none.is_empty() => none,
+        calls => format!("SELECT {calls};"),
+    };
+    let images = match only.or(case.images.as_deref()) {
+        None => format!("current_setting('{SHARED}')"),
+        Some(some) => {
+            let some = some.iter().filter_map(|at| inquiry.images.get(*at));
+            quoted_text(&array(some))?
+        }
+    };
+    let (schema, table) =
+        (quoted_name(&matter.relation.schema), quoted_name(&matter.relation.name));
+    let discard = if discard { "DISCARD PLANS;" } else { "" };
+    // The condition's own names were resolved when the statement was read. Functions that it calls
+    // look for theirs when they run, as they do in a session that names no path.
+    let path = quoted_text(&matter.search_path)?;
+    Some(format!(
+        "ROLLBACK TO SAVEPOINT name;{discard}SET LOCAL ROLE {};{settings}\
+         SELECT set_config('search_path', {path}, true) IS NULL, ({}) \
+         FROM unnest({images}::{schema}.{table}[]) AS {table}",
+        quoted_name(&case.name.role),
+        matter.condition,
+    ))
+}
+
+/// Whether the table has these columns and no others, so that an image is one of its rows.
+fn shape(matter: &Matter) -> String {
+    let relation = &matter.relation;
+    let known: Vec<String> = relation
+        .columns
+        .iter()
+        .map(|column| {
+            let name = column.name.replace('\'', "''");
+            format!("('{name}', {}::oid, {})", column.of.id, column.modifier)
+        })
+        .collect();
+    format!(
+        "(SELECT count(*) = {} AND count(*) FILTER (WHERE (attname::text, atttypid, atttypmod) IN \
+         ({})) = {} FROM pg_attribute WHERE attrelid = {}::oid AND attnum > 0 AND NOT attisdropped)",
+        matter.columns.len(),
+        known.join(", "),
+        known.len(),
+        relation.id,
+    )
+}

@@ -1,0 +1,68 @@
+//! What Postgres is asked for some claims: the policies of a table as one condition.
+
+use std::sync::Arc;
+
+use crate::ask::verdict::Matter;
+use crate::ask::verdict::Name;
+use crate::auth::Claims;
+use crate::catalog::snapshot::Table;
+use crate::change::id::RelationId;
+use crate::change::relation::Relation;
+use crate::route::asked::Asked;
+use crate::route::plan::Context;
+use crate::rule::Session;
+use crate::rule::policy::Kind;
+
+/// What is asked of every image of a row.
+///
+/// # Errors
+///
+/// The name of a column that the policies read and the stream does not carry.
+pub(in crate::route) fn plan(
+    context: Context<'_>,
+    claims: &Claims,
+    (table, relation): (&Table, &Arc<Relation>),
+) -> Result<Asked, Box<str>> {
+    let (role, reach) = (claims.role(), &table.policies.reach);
+    let columns = reach.columns.iter().map(|name| relation.column(name)).collect();
+    let read = reach.reads.as_ref().unwrap_or(&reach.columns);
+    let reads = read.iter().map(|name| relation.column(name).ok_or_else(|| name.clone()));
+    let mut reads: Vec<usize> = reads.collect::<Result<_, _>>()?;
+    reads.sort_unstable();
+    let session = Session::new(claims.json(), role, context.policies.settings());
+    let watched = watched(context, table);
+    let looks_elsewhere = reach.tables.as_ref().is_none_or(|all| all.len() > watched.len());
+    Ok(Asked {
+        name: Arc::new(Name { role: role.into(), settings: session.to_settings() }),
+        matter: Arc::new(Matter {
+            relation: Arc::clone(relation),
+            columns,
+            reads: reads.into(),
+            condition: condition(table, role).into(),
+            search_path: context.policies.search_path().into(),
+        }),
+        watched: watched.into(),
+        looks_elsewhere,
+    })
+}
+
+/// The policies as PostgreSQL puts them together: any of the permissive ones, and all of the
+/// restrictive ones.
+fn condition(table: &Table, role: &str) -> String {
+    let texts = |kind| {
+        let of = table.policies.of(role).filter(move |policy| policy.kind == kind);
+        of.map(|policy| format!("({})", policy.text)).collect::<Vec<String>>()
+    };
+    let mut all = texts(Kind::Restrictive);
+    all.push(format!("({})", texts(Kind::Permissive).join(" OR ")));
+    all.join(" AND ")
+}
+
+/// The tables that the policies look into and whose changes the stream brings; sorted.
+fn watched(context: Context<'_>, table: &Table) -> Vec<RelationId> {
+    let published = |id: &RelationId| context.catalog.by_id(*id).is_some_and(|it| it.published);
+    let tables = table.policies.reach.tables.iter().flatten().copied();
+    let mut watched: Vec<RelationId> = tables.filter(published).collect();
+    watched.sort_unstable_by_key(|id| id.0);
+    watched
+}

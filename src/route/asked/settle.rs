@@ -1,0 +1,185 @@
+//! Whether an answer counts.
+//!
+//! It is of a moment after the changes that it is about. It must have seen all of them, and what came
+//! before: a commit stands in the log before others see it. And where one of the tables that the
+//! policies look into was changed between a change and that moment, image and answer would be of two
+//! moments; such a pair may never have existed, so it is not shown. Which of these transactions the
+//! answer saw is known when the stream has come to where the log ended then.
+
+use std::rc::Rc;
+
+use crate::ask::AskError;
+use crate::ask::Question;
+use crate::ask::verdict::Ruled;
+use crate::ask::verdict::Ruling;
+use crate::change::cursor::Position;
+use crate::change::id::RelationId;
+use crate::ring::Gap;
+use crate::route::asked::Member;
+use crate::route::asked::State;
+use crate::route::asked::batch::Part;
+use crate::route::asked::deliver::Answered;
+use crate::route::asked::round::Round;
+use crate::route::shard::Shard;
+
+/// How often a reader asks again at once, before it waits for the next second.
+const HASTY_TRIES: u8 = 3;
+/// How often it asks at all until it gets an answer.
+const TRIES_MAX: u8 = 10;
+
+/// An answer that waits until the stream is where the log ended when it was given.
+#[derive(Debug)]
+pub(super) struct Settling {
+    round: Round,
+    ruling: Ruling,
+}
+
+impl Shard {
+    /// Takes an answer.
+    pub(crate) fn take_ruled(&mut self, ruled: Ruled) {
+        let Some(round) = self.policing.rounds.remove(&ruled.ticket) else { return };
+        let ruling = match ruled.ruling {
+            Ok(ruling) => ruling,
+            Err(error) => {
+                for (member, _) in round.members {
+                    self.ask_again_or_give_up(&member, &error);
+                }
+                return;
+            }
+        };
+        let watches = self.watched_by(&round).next().is_some();
+        if watches && Position::after(ruling.insert_lsn) > self.matched {
+            // On a quiet server nobody else makes the stream go on.
+            let _later = self.ask(Question::Flush(ruling.insert_lsn));
+            self.policing.settling.push(Settling { round, ruling });
+            return;
+        }
+        self.settle(round, ruling);
+    }
+
+    /// Takes the answers that were waited with.
+    pub(crate) fn settle_ruled(&mut self) {
+        if self.policing.settling.is_empty() {
+            return;
+        }
+        let matched = self.matched;
+        let reached = |it: &mut Settling| Position::after(it.ruling.insert_lsn) <= matched;
+        let reached: Vec<Settling> = self.policing.settling.extract_if(.., reached).collect();
+        for Settling { round, ruling } in reached {
+            self.settle(round, ruling);
+        }
+    }
+
+    /// The tables whose changes matter to a round's members.
+    fn watched_by<'a>(&'a self, round: &'a Round) -> impl Iterator<Item = RelationId> + 'a {
+        let readers = &self.policing.readers;
+        let first = round.members.iter().find_map(|(member, _)| readers.get(member));
+        first.into_iter().flat_map(|reader| reader.asked.watched.iter().copied())
+    }
+
+    fn settle(&mut self, round: Round, ruling: Ruling) {
+        let Some(ring) = self.ring.as_mut() else { return };
+        let batch = Rc::clone(&round.batch);
+        let unseen = ring.first_unseen(&ruling.visibility);
+        let has_seen = unseen.is_ok_and(|unseen| unseen.transaction > batch.last());
+        let last_touch = self.last_touch(&round, &ruling);
+        let ruling = Rc::new(ruling);
+        let Round { members, cases, .. } = round;
+        for (member, case) in members {
+            if !has_seen {
+                self.ask_again_or_give_up(&member, &AskError::Busy);
+                continue;
+            }
+            let Some(Ok(_)) = ruling.words.get(case) else {
+                let error = ruling.words.get(case).and_then(|words| words.as_ref().err());
+                let error = error.cloned().unwrap_or(AskError::Failed);
+                self.ask_again_or_give_up(&member, &error);
+                continue;
+            };
+            let images = cases.get(case).cloned().flatten();
+            let needs = |part: Part| match (part, &images) {
+                (Part::At(_), None) => true,
+                (Part::At(at), Some(images)) => images.binary_search(&at).is_ok(),
+                _ => false,
+            };
+            // What it is about of a time before the last of these changes.
+            let inexact = last_touch.is_some_and(|touch| {
+                batch.entries.iter().any(|entry| {
+                    (entry.place.transaction < touch && (needs(entry.new) || needs(entry.old)))
+                        || (entry.place.transaction == touch && needs(entry.old))
+                })
+            });
+            if inexact {
+                self.resync(member.0, &member.1, Gap::Undecided);
+                continue;
+            }
+            let answered = Answered::new(&batch, &ruling, case, images);
+            self.take_words(&member, answered);
+        }
+    }
+
+    /// The number of the last transaction that the answer saw, from the batch's first on, and that
+    /// changed a table which the policies look into.
+    fn last_touch(&self, round: &Round, ruling: &Ruling) -> Option<u64> {
+        let watched: Vec<RelationId> = self.watched_by(round).collect();
+        if watched.is_empty() {
+            return None;
+        }
+        let ring = self.ring.as_ref()?;
+        let first = round.batch.entries.first()?.place.transaction;
+        let touches = |number: &u64| {
+            ring.get(*number).is_some_and(|transaction| {
+                let mut relations = transaction.relations().iter();
+                relations.any(|it| watched.binary_search(&it.id).is_ok())
+                    && ruling.visibility.sees(transaction.xid)
+            })
+        };
+        (first..ring.end().transaction).rev().find(touches)
+    }
+
+    /// There is no answer for a reader: it asks again, or misses what it asked about.
+    fn ask_again_or_give_up(&mut self, member: &Member, error: &AskError) {
+        let Some(reader) = self.policing.readers.get_mut(member) else { return };
+        if !matches!(reader.state, State::Round) {
+            return;
+        }
+        reader.tries = reader.tries.saturating_add(1);
+        let (tries, place) = (reader.tries, reader.place);
+        match error {
+            AskError::Late { .. } => self.resync(member.0, &member.1, Gap::Undecided),
+            _ if tries >= TRIES_MAX => {
+                let gap = match error {
+                    AskError::Changed => Gap::SchemaChanged,
+                    _ => Gap::Undecided,
+                };
+                self.resync(member.0, &member.1, gap);
+            }
+            AskError::Busy if tries <= HASTY_TRIES => self.policing.stand(member, place),
+            _ => self.ask_later(member),
+        }
+    }
+
+    /// Lets a reader ask again at the next second.
+    pub(super) fn ask_later(&mut self, member: &Member) {
+        let policing = &mut self.policing;
+        if let Some(reader) = policing.readers.get_mut(member) {
+            reader.state = State::Later;
+            policing.later.push(member.clone());
+        }
+    }
+
+    /// A second has passed.
+    pub(crate) fn tick_asked(&mut self) {
+        let policing = &mut self.policing;
+        for member in std::mem::take(&mut policing.later) {
+            let place = policing.readers.get(&member).map(|reader| reader.place);
+            if let Some(place) = place {
+                policing.stand(&member, place);
+            }
+        }
+        if let Some(settling) = policing.settling.first() {
+            let lsn = settling.ruling.insert_lsn;
+            let _later = self.ask(Question::Flush(lsn));
+        }
+    }
+}
