@@ -63,6 +63,7 @@ struct Session {
     grants: Statement,
     types: Statement,
     policies: Statement,
+    reach: Statement,
     builtin: Arc<Vec<TypeRow>>,
     server: Arc<Server>,
 }
@@ -149,6 +150,7 @@ impl Connection {
         let grants = in_time("grants", client.prepare(include_str!("grants.sql"))).await?;
         let types = in_time("types", client.prepare(include_str!("types.sql"))).await?;
         let policies = in_time("policies", client.prepare(include_str!("policies.sql"))).await?;
+        let reach = in_time("policies", client.prepare(include_str!("reach.sql"))).await?;
         let rows = in_time("operators", client.query(include_str!("server.sql"), &[])).await?;
         let server = policies::server(document("operators", &rows)?);
         let server = Arc::new(server.map_err(CatalogError::Policies)?);
@@ -159,7 +161,7 @@ impl Connection {
         let mut builtin = read_all("types", &rows, TypeRow::read)?;
         builtin.retain(|row| row.id.0 < FIRST_CUSTOM);
         let builtin = Arc::new(builtin);
-        Ok(Session { client, tables, grants, types, policies, builtin, server })
+        Ok(Session { client, tables, grants, types, policies, reach, builtin, server })
     }
 }
 
@@ -189,15 +191,18 @@ impl Session {
         // All questions go out before the first answer is waited for.
         let about_grants: [&(dyn ToSql + Sync); 2] = [&oids, &roles];
         let about_types: [&(dyn ToSql + Sync); 2] = [&used, &FIRST_CUSTOM];
-        let (grants, types, policies) = tokio::try_join!(
+        let about_reach: [&(dyn ToSql + Sync); 1] = [&oids];
+        let (grants, types, policies, reach) = tokio::try_join!(
             self.ask("grants", &self.grants, &about_grants),
             self.ask("types", &self.types, &about_types),
             self.ask("policies", &self.policies, &about_grants),
+            self.ask("policies", &self.reach, &about_reach),
         )?;
         let grants = read_all("grants", &grants, GrantRow::read)?;
         let types = read_all("types", &types, TypeRow::read)?;
         let policies = document("policies", &policies)?.into();
-        Ok(Loaded { tables, grants, types, policies })
+        let reach = document("policies", &reach)?.into();
+        Ok(Loaded { tables, grants, types, policies, reach })
     }
 
     async fn ask(

@@ -31,6 +31,8 @@ pub(super) struct Loaded {
     pub(super) types: Vec<TypeRow>,
     /// The document that `policies.sql` makes.
     pub(super) policies: Box<str>,
+    /// The document that `reach.sql` makes.
+    pub(super) reach: Box<str>,
 }
 
 /// A table, as the stream would describe it now, and what the stream does not say.

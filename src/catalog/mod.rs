@@ -5,7 +5,7 @@
 //! ingest  ──resolve(description)────────▶ (here)  ──Arc<Relation>──▶ every change after it
 //! ```
 //!
-//! One ordinary connection, as the asking role, answers both. A poll costs four statements, and
+//! One ordinary connection, as the asking role, answers both. A poll costs five statements, and
 //! a [`Snapshot`] is replaced only when their answers differ. A `Relation` message whose shape is
 //! known costs no statement at all.
 //!
@@ -23,6 +23,7 @@ pub mod snapshot;
 mod error;
 pub mod policies;
 pub mod replicas;
+pub mod reach;
 pub mod slot;
 pub mod audit;
 pub mod dial;
@@ -237,6 +238,7 @@ impl Catalog {
         let server = self.connection.server().await?;
         let mut policies =
             policies::read(&loaded.policies, server).map_err(CatalogError::Policies)?;
+        reach::read(&loaded.reach, &mut policies).map_err(CatalogError::Policies)?;
         let mut types = Types::new(&builtin, loaded.types.iter());
         let snapshot = {
             let mut shapes = self.shapes();

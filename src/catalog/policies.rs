@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use crate::catalog::reach::Reach;
 use crate::change::id::RelationId;
 use crate::rule::RuleError;
 use crate::rule::policy::Kind;
@@ -38,6 +39,8 @@ pub struct TablePolicies {
     pub exempt: Vec<Box<str>>,
     /// The policies, by name.
     pub policies: Vec<TablePolicy>,
+    /// What they reach.
+    pub reach: Reach,
 }
 
 /// One policy.
@@ -194,7 +197,11 @@ pub(super) fn read(
             kind: if row.permissive { Kind::Permissive } else { Kind::Restrictive },
             roles: row.roles,
         });
-        let policies = TablePolicies { exempt: table.exempt, policies: policies.collect() };
+        let policies = TablePolicies {
+            exempt: table.exempt,
+            policies: policies.collect(),
+            ..TablePolicies::default()
+        };
         (RelationId(table.id), policies)
     });
     Ok(tables.collect())

@@ -3,24 +3,17 @@
 use std::sync::Arc;
 
 use crate::catalog::dial::Dial;
-use crate::catalog::snapshot::Snapshot;
 use crate::config::Config;
 use crate::daemon::DaemonError;
 use crate::daemon::settings;
 use crate::replica::Settings;
 use crate::replica::Store;
 use crate::replica::load::Loader;
-use crate::rule::Wanted;
 
 /// Lets the store hold what the policies of today read.
 pub(super) fn look(store: &Store) {
     let snapshot = store.catalog().current();
-    store.want(&wanted(&snapshot), &snapshot);
-}
-
-/// What the policies of the database read beside the row that they judge.
-const fn wanted(_: &Snapshot) -> Vec<Wanted> {
-    Vec::new()
+    store.want(&snapshot.replicas(), &snapshot);
 }
 
 /// What bounds the store.
