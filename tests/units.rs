@@ -94,3 +94,9 @@ fn the_service_has_time_to_drain() {
     // docs/deploy.md: drain.seconds and 16 seconds more, at most.
     assert!(stop > drain + 16, "{stop} s for a drain of {drain} s");
 }
+
+#[test]
+fn a_mistake_in_the_configuration_does_not_start_it_again() {
+    let code = walcast::cli::EXIT_CONFIGURATION.to_string();
+    assert_eq!(value(SERVICE, "RestartPreventExitStatus"), code);
+}

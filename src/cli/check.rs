@@ -64,7 +64,7 @@ impl Check {
                 };
                 mistakes.iter().map(finding).collect()
             }
-            Err(unreadable) => return Err(unreadable.into()),
+            Err(unreadable) => return Err(CliError::Unchecked(unreadable)),
         };
         let colours = std::io::stdout().is_terminal();
         let mut out = std::io::stdout().lock();

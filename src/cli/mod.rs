@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, Layers};
+use crate::daemon::DaemonError;
 use crate::logging;
 
 /// Where the configuration is when nobody says where it is.
@@ -111,6 +112,9 @@ pub enum CliError {
     /// There is no good configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The same for `check`, whose exit code says what it found.
+    #[error(transparent)]
+    Unchecked(ConfigError),
     /// It can't be logged as asked for.
     #[error(transparent)]
     Logging(#[from] logging::LoggingError),
@@ -120,7 +124,7 @@ pub enum CliError {
     Traces(#[from] crate::trace::export::ExportError),
     /// The daemon stopped by itself.
     #[error(transparent)]
-    Daemon(#[from] crate::daemon::DaemonError),
+    Daemon(#[from] DaemonError),
     /// The demo ended.
     #[error(transparent)]
     Demo(#[from] demo::DemoError),
@@ -142,6 +146,25 @@ pub enum CliError {
     /// What was to be printed could not be.
     #[error("standard output cannot be written")]
     Output(#[source] std::io::Error),
+}
+
+/// The exit code of a configuration that is no good: `EX_CONFIG` of sysexits.h. Another try brings
+/// the same, so the systemd unit does not start walcast again after it. (`tests/units.rs`.)
+pub const EXIT_CONFIGURATION: u8 = 78;
+
+impl CliError {
+    /// The exit code: [`EXIT_CONFIGURATION`], or 1.
+    #[must_use]
+    pub const fn code(&self) -> u8 {
+        match self {
+            CliError::Config(_)
+            | CliError::Logging(_)
+            | CliError::Daemon(
+                DaemonError::Settings(_) | DaemonError::Auth(_) | DaemonError::Certificate(_),
+            ) => EXIT_CONFIGURATION,
+            _ => 1,
+        }
+    }
 }
 
 /// Does what the command line says; gives the exit code.

@@ -336,7 +336,7 @@ fn a_wrong_configuration_prints_every_mistake() {
     let text = "[database]\nurl = 'postgres://localhost'\nslott = 'x'\n[window]\nseconds = -1\n";
     let file = folder.write("walcast.toml", text);
     let output = run(&["serve", "--config", file.to_str().unwrap()]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(78));
     let text = printed(&output);
     assert!(text.starts_with("walcast: 4 mistakes in the configuration\n"), "{text}");
     for key in ["database.url", "database.slott", "window.seconds", "auth.keys"] {
