@@ -66,3 +66,31 @@ fn journald_takes_the_catalogue() {
     journalctl(&["--update-catalog"]);
     assert_eq!(journalctl(&["--list-catalog"]).lines().count(), NOTICES.len());
 }
+
+/// Somebody's alert is written with each of them, so each has to be logged somewhere.
+#[test]
+fn every_code_is_logged_somewhere() {
+    let mut code = String::new();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if !path.starts_with(root.join("logging")) {
+                let text = fs::read_to_string(path).unwrap();
+                let lines = text.split("#[cfg(test)]").next().unwrap().lines();
+                code.extend(lines.filter(|line| !line.starts_with("use ")));
+            }
+        }
+    }
+    for notice in NOTICES {
+        let name = notice.code.to_ascii_uppercase();
+        let name = format!("notice::{name}");
+        let logged = code.split(&name).skip(1);
+        let mut whole =
+            logged.map(|after| !after.starts_with(|it: char| it.is_alphanumeric() || it == '_'));
+        assert!(whole.any(|whole| whole), "{name} is never logged");
+    }
+}

@@ -25,11 +25,9 @@ const TELL_EVERY: Duration = Duration::from_secs(2);
 /// For how long systemd is asked to wait on, from each time that it is told.
 const PATIENCE_US: u32 = 30_000_000;
 
-/// Tells systemd for as long as the daemon runs; does nothing where systemd has not started us.
+/// Tells systemd for as long as the daemon runs, where it has started us; and the log of stages that
+/// are stalled in any case.
 pub(super) async fn run(metrics: Arc<Metrics>) {
-    if std::env::var_os("NOTIFY_SOCKET").is_none() {
-        return;
-    }
     let watchdog = sd_notify::watchdog_enabled();
     let every = watchdog.map_or(TELL_EVERY, |limit| (limit / 4).min(TELL_EVERY));
     let mut ticks = interval(every.max(Duration::from_millis(10)));
