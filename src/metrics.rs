@@ -132,6 +132,8 @@ pub struct CatalogMeter {
     pub polls: Counter,
     /// How often that did not work.
     pub failures: Counter,
+    /// How often the stream waited for a look.
+    pub fences: Counter,
 }
 
 /// Reloads of the configuration.

@@ -51,7 +51,7 @@ fn meaning(recording: &Path) -> String {
     let mut assembler = Assembler::new(PART_BYTES, None);
     for line in fs::read_to_string(recording).unwrap().lines() {
         match assembler.push(&payload(line)).unwrap() {
-            Step::More => {}
+            Step::More | Step::Reread => {}
             Step::Resolve(description) => {
                 writeln!(text, "shape {}", shape(&description)).unwrap();
                 assembler.learn(all_text(&description));

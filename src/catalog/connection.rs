@@ -22,6 +22,7 @@ use crate::catalog::load::TypeRow;
 use crate::catalog::load::Wanted;
 use crate::catalog::policies;
 use crate::change::id::TypeId;
+use crate::change::lsn::Lsn;
 use crate::rule::policy::library::Server;
 
 /// How long Postgres may take to answer one question.
@@ -29,6 +30,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often it is looked where tables go on changing; the next look is soon.
 const LOOKS_MAX: usize = 3;
+
+/// Up to where commits can be seen; on a standby, up to where it has come.
+const POSITION: &str = "SELECT (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() \
+                        ELSE pg_current_wal_flush_lsn() END)::text";
 
 /// Types below this number are the same on every server, and never change.
 const FIRST_CUSTOM: u32 = 16_384;
@@ -59,6 +64,7 @@ pub(super) struct Connection {
 #[derive(Debug)]
 struct Session {
     client: Client,
+    position: Statement,
     tables: Statement,
     grants: Statement,
     types: Statement,
@@ -75,27 +81,29 @@ impl Connection {
         Ok(Connection { dial, runtime: Handle::current(), session: Mutex::new(None) })
     }
 
-    /// Everything that one look reads. Where something is not as it was known and a table has changed
-    /// meanwhile, it looks again, so that what is said of a table and of its policies was true at
-    /// one moment.
+    /// Everything that one look reads, and up to where in the log it is known to be true. Where
+    /// something is not as it was known it looks again until two looks say the same, so that what is
+    /// said of a table, of its grants and of its policies was true at one moment: privileges are read
+    /// past any transaction's snapshot, so that one transaction for all would not make it so.
     pub(super) async fn load(
         &self,
         wanted: Wanted<'_>,
         known: &Loaded,
-    ) -> Result<Loaded, CatalogError> {
+    ) -> Result<(Lsn, Loaded), CatalogError> {
         let session = self.session().await?;
-        let mut tables = session.tables(wanted).await?;
+        let (lsn, mut loaded) = session.look(wanted).await?;
         for _ in 1..LOOKS_MAX {
-            let loaded = session.about(tables, wanted).await?;
             if loaded == *known {
-                return Ok(loaded);
+                break;
             }
-            tables = session.tables(wanted).await?;
-            if tables == loaded.tables {
-                return Ok(loaded);
+            let (_, again) = session.look(wanted).await?;
+            let settled = again == loaded;
+            loaded = again;
+            if settled {
+                break;
             }
         }
-        session.about(tables, wanted).await
+        Ok((lsn, loaded))
     }
 
     /// These types, and what they are made of, without the built-in ones.
@@ -146,6 +154,7 @@ impl Connection {
         // Ends when the client is dropped.
         self.runtime.spawn(driver);
         in_time("the session's settings", client.batch_execute(PREPARE_SESSION)).await?;
+        let position = in_time("the log's position", client.prepare(POSITION)).await?;
         let tables = in_time("tables", client.prepare(include_str!("tables.sql"))).await?;
         let grants = in_time("grants", client.prepare(include_str!("grants.sql"))).await?;
         let types = in_time("types", client.prepare(include_str!("types.sql"))).await?;
@@ -161,11 +170,21 @@ impl Connection {
         let mut builtin = read_all("types", &rows, TypeRow::read)?;
         builtin.retain(|row| row.id.0 < FIRST_CUSTOM);
         let builtin = Arc::new(builtin);
-        Ok(Session { client, tables, grants, types, policies, reach, builtin, server })
+        Ok(Session { client, position, tables, grants, types, policies, reach, builtin, server })
     }
 }
 
 impl Session {
+    async fn look(&self, wanted: Wanted<'_>) -> Result<(Lsn, Loaded), CatalogError> {
+        // The position first: what had committed before it must be in all that follows.
+        let (position, tables) = tokio::try_join!(
+            self.ask("the log's position", &self.position, &[]),
+            self.tables(wanted),
+        )?;
+        let text = document("the log's position", &position)?;
+        Ok((text.parse().unwrap_or(Lsn::ZERO), self.about(tables, wanted).await?))
+    }
+
     async fn tables(&self, wanted: Wanted<'_>) -> Result<Vec<TableRow>, CatalogError> {
         let schemas: Vec<&str> = wanted.tables.iter().map(|table| &*table.schema).collect();
         let names: Vec<&str> = wanted.tables.iter().map(|table| &*table.name).collect();

@@ -31,6 +31,12 @@ pub enum CatalogError {
         /// How long was waited.
         seconds: u64,
     },
+    /// Who is asked has not come as far as the stream: a standby.
+    #[error("the server that is asked has been behind the stream for {seconds} s")]
+    Behind {
+        /// For how long it was waited.
+        seconds: u64,
+    },
     /// The audit's answer is not of the form that it was asked for.
     #[error("the answer to the audit")]
     Facts(#[source] serde_json::Error),
@@ -67,7 +73,7 @@ impl CatalogError {
             CatalogError::Connect(error) | CatalogError::Query { source: error, .. } => {
                 is_passing(error)
             }
-            CatalogError::Late { .. } => true,
+            CatalogError::Late { .. } | CatalogError::Behind { .. } => true,
             CatalogError::Tls(_)
             | CatalogError::Facts(_)
             | CatalogError::Policies(_)

@@ -1,8 +1,8 @@
 //! What Postgres says of itself: types, tables, grants, policies.
 //!
 //! ```text
-//! control ──refresh, every two seconds──▶ Catalog ──Arc<Snapshot>──▶ route
-//! ingest  ──resolve(description)────────▶ (here)  ──Arc<Relation>──▶ every change after it
+//! control ──refresh, every two seconds───▶ Catalog ──Arc<Snapshot>──▶ route
+//! ingest  ──announced(description, lsn)──▶ (here)  ──Arc<Relation>──▶ every change after it
 //! ```
 //!
 //! One ordinary connection, as the asking role, answers both. A poll costs five statements, and
@@ -30,6 +30,7 @@ pub mod dial;
 pub mod replication;
 mod connection;
 mod load;
+mod fence;
 mod types;
 mod shapes;
 
@@ -43,8 +44,10 @@ use std::sync::PoisonError;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Mutex;
+use tokio::sync::Notify;
 
 use crate::catalog::connection::Connection;
+use crate::catalog::fence::Looked;
 use crate::catalog::load::Loaded;
 use crate::catalog::load::TypeRow;
 use crate::catalog::load::Wanted;
@@ -112,6 +115,10 @@ pub struct Catalog {
     connection: Connection,
     snapshot: ArcSwap<Snapshot>,
     shapes: WordMutex<Shapes>,
+    /// Up to where what was read is known to be true.
+    looked: WordMutex<Looked>,
+    /// Told where it should be read once more soon.
+    again: Notify,
     /// Held while Postgres is asked: one asks at a time.
     known: Mutex<Known>,
 }
@@ -150,6 +157,8 @@ impl Catalog {
             connection,
             snapshot: ArcSwap::from_pointee(Snapshot::default()),
             shapes: WordMutex::default(),
+            looked: WordMutex::default(),
+            again: Notify::new(),
             known: Mutex::default(),
         })
     }
@@ -229,9 +238,11 @@ impl Catalog {
             tables: &named.tables,
             relations: &known.described,
         };
-        let loaded = self.connection.load(wanted, &known.loaded).await?;
+        let stream = self.stream();
+        let (lsn, loaded) = self.connection.load(wanted, &known.loaded).await?;
         let first = self.current().generation == 0;
         if loaded == known.loaded && !first {
+            self.note_looked(stream, lsn);
             return Ok(false);
         }
         let builtin: Arc<Vec<TypeRow>> = self.connection.builtin_types().await?;
@@ -251,7 +262,12 @@ impl Catalog {
         known.described.retain(|id| loaded.tables.iter().any(|table| table.description.id == *id));
         known.loaded = loaded;
         self.snapshot.store(Arc::new(snapshot));
+        self.note_looked(stream, lsn);
         Ok(true)
+    }
+
+    fn looked(&self) -> MutexGuard<'_, Looked> {
+        self.looked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn shapes(&self) -> MutexGuard<'_, Shapes> {
@@ -280,6 +296,8 @@ impl Catalog {
             connection,
             snapshot: ArcSwap::from_pointee(snapshot),
             shapes: WordMutex::default(),
+            looked: WordMutex::default(),
+            again: Notify::new(),
             known: Mutex::default(),
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 use tokio::time::interval;
+use tokio::time::sleep;
 
 use crate::daemon::replicas;
 use crate::metrics::Metrics;
@@ -12,6 +13,10 @@ use crate::replica::Store;
 
 /// How often the catalogue is looked at: a grant that is revoked counts after this time.
 const EVERY: Duration = Duration::from_secs(2);
+
+/// After what time it is looked once more where a transaction was held back for a look: somebody who
+/// commits is seen in the log a moment before he is seen.
+const SOON: Duration = Duration::from_millis(100);
 
 /// Looks for ever. What was read last counts where it can't be read.
 pub(super) async fn catalog(store: Arc<Store>, metrics: Arc<Metrics>) {
@@ -21,7 +26,10 @@ pub(super) async fn catalog(store: Arc<Store>, metrics: Arc<Metrics>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failing = false;
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = catalog.wanted_again() => sleep(SOON).await,
+        }
         // Whoever waits for the database looks first.
         if catalog.current().generation == 0 {
             continue;

@@ -54,6 +54,9 @@ pub enum Step {
     /// A table's shape was announced. Whatever comes next may need it: it must be resolved and
     /// given to [`Assembler::learn`] before the next message is pushed.
     Resolve(RelationDescription),
+    /// The transaction says (by `sql/06-fence.sql`) that the rules by which it is judged may be others
+    /// now: they must be read before anything more of it is pushed.
+    Reread,
     /// A transaction is complete, or a part of it is full.
     Made(Transaction),
 }
@@ -124,6 +127,12 @@ impl Assembler {
         self.part_bytes = part_bytes;
     }
 
+    /// Where the commit record of the transaction begins that has begun and not ended.
+    #[must_use]
+    pub fn commit_lsn(&self) -> Option<Lsn> {
+        self.open.as_ref().map(TransactionBuilder::commit_lsn)
+    }
+
     /// Whether a transaction has begun and not ended.
     #[must_use]
     pub const fn is_open(&self) -> bool {
@@ -168,6 +177,12 @@ impl Assembler {
             }
             Message::Commit { commit_lsn, end_lsn, .. } => self.commit(commit_lsn, end_lsn),
             Message::Relation(description) => Ok(Step::Resolve(description)),
+            Message::Logical {
+                transactional: true,
+                prefix: "walcast",
+                content: b"catalog",
+                ..
+            } => Ok(Step::Reread),
             Message::Type { .. } | Message::Origin { .. } | Message::Logical { .. } => {
                 Ok(Step::More)
             }
@@ -368,6 +383,26 @@ mod tests {
         assembler.push(BEGIN).unwrap();
         let result = assembler.push(BEGIN).unwrap_err();
         assert_eq!(result, AssembleError::Nested { commit_lsn: Lsn::new(0x10) });
+    }
+
+    #[test]
+    fn only_our_own_mark_in_a_transaction_asks_for_the_rules() {
+        let message = |transactional: u8, prefix: &[u8], content: &[u8]| {
+            let length = u32::try_from(content.len()).unwrap().to_be_bytes();
+            [b"M", &[transactional][..], &[0; 8], prefix, b"\0", &length, content].concat()
+        };
+        let mut assembler = knowing(table(1, 1));
+        assembler.push(BEGIN).unwrap();
+        let step = assembler.push(&message(1, b"walcast", b"catalog"));
+        assert!(matches!(step, Ok(Step::Reread)));
+        assert_eq!(assembler.commit_lsn(), Some(Lsn::new(0x10)));
+        for other in [
+            message(0, b"walcast", b"catalog"),
+            message(1, b"walcast", b""),
+            message(1, b"other", b"catalog"),
+        ] {
+            assert!(matches!(assembler.push(&other), Ok(Step::More)));
+        }
     }
 
     #[test]

@@ -32,6 +32,13 @@ pub enum IngestError {
         #[source]
         source: CatalogError,
     },
+    /// The catalogue could not say by which rules changes are judged from here on.
+    #[error("the rules of the tables could not be read again")]
+    Rules {
+        /// Why.
+        #[source]
+        source: CatalogError,
+    },
     /// The publication did not exist at the time of a change that the slot still holds. Creating
     /// it now does not help: changes are decoded with the catalogue of their time.
     #[error("the publication did not exist when a change was made that the slot still holds")]
@@ -171,6 +178,7 @@ pub fn next_step(error: &IngestError, attempts: usize) -> NextStep {
         IngestError::Assemble(_)
         | IngestError::Unanswered
         | IngestError::Resolve { .. }
+        | IngestError::Rules { .. }
         | IngestError::Slot(SlotError::Busy { .. } | SlotError::Standby | SlotError::TooMany) => {
             NextStep::Reconnect { after }
         }

@@ -151,6 +151,13 @@ impl Ingest {
         }
     }
 
+    /// Counts a look at the catalogue that the stream had to wait for.
+    pub(crate) fn count_fence(&self, looked: bool) {
+        if looked {
+            self.metrics.catalog.fences.one();
+        }
+    }
+
     async fn connect_and_stream(&mut self, stop: &CancellationToken) -> Result<(), IngestError> {
         if self.attempts == 0 {
             self.enter(State::Connecting);
@@ -165,6 +172,7 @@ impl Ingest {
             )) => stream?,
         };
         self.meter().connections.add_alone(1);
+        self.catalog.stream_begins();
         tracing::info!(lsn = %self.progress.head(), "the stream begins");
         self.enter_reading();
         stream.run(self, stop).await

@@ -4,7 +4,6 @@
 //! frames. While a shard has no room, too much is in flight, or we are to rest, no frame is read. A shape that is
 //! new is asked for inside the last arm, with the first two still served.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::SystemTime;
@@ -17,8 +16,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::change::cursor::Position;
 use crate::change::lsn::Lsn;
-use crate::change::relation::Relation;
-use crate::change::relation::RelationDescription;
 use crate::change::transaction::Timestamp;
 use crate::change::transaction::Transaction;
 use crate::ingest::Settings;
@@ -32,6 +29,8 @@ use crate::ingest::walsender::Walsender;
 use crate::ingest::walsender::WalsenderError;
 use crate::metrics::health::BEAT_EVERY;
 use crate::ring::feed::Feed;
+
+mod rules;
 
 /// The longest time between two statuses; a third of the server's own limit where that is less.
 const STATUS_EVERY: Duration = Duration::from_secs(10);
@@ -198,6 +197,11 @@ impl Stream {
                     let Some(relation) = resolved else { return Ok(Flow::Stopped) };
                     self.assembler.learn(relation);
                 }
+                Step::Reread => {
+                    if self.reread(ingest, stop).await? == Flow::Stopped {
+                        return Ok(Flow::Stopped);
+                    }
+                }
             }
         }
         Ok(Flow::GoesOn)
@@ -261,31 +265,6 @@ impl Stream {
         ingest.progress.hand_over(end_lsn, transaction.bytes(), now);
         ingest.downstream.push(Feed::Transaction(Arc::new(transaction)))?;
         ingest.note_reached()
-    }
-
-    /// Asks for a table's types while the server still hears from us; absent when stopped.
-    async fn resolve(
-        &mut self,
-        ingest: &mut Ingest,
-        description: &RelationDescription,
-        stop: &CancellationToken,
-    ) -> Result<Option<Arc<Relation>>, IngestError> {
-        let catalog = Arc::clone(&ingest.catalog);
-        let mut resolving = pin!(catalog.resolve(description));
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(None),
-                resolved = resolving.as_mut() => {
-                    return resolved.map(Some).map_err(|source| IngestError::Resolve {
-                        relation: format!("{}.{}", description.schema, description.name),
-                        source,
-                    });
-                }
-                () = sleep_until(self.beat_at) => self.beat(ingest),
-                () = sleep_until(self.wake_at(ingest)) => self.tell(ingest).await?,
-            }
-        }
     }
 
     /// Notes that the loop turns, and whether anything came since it was noted last.

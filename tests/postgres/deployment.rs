@@ -72,6 +72,11 @@ impl Deployment {
 
     /// The same on a database that is already there.
     pub(crate) async fn on(database: Database, plan: Plan<'_>) -> Deployment {
+        Deployment::beside(&database, plan).await
+    }
+
+    /// The same on a database that the test goes on to use.
+    pub(crate) async fn beside(database: &Database, plan: Plan<'_>) -> Deployment {
         let sql = database.connect().await;
         let role = format!("web_{}", database.name);
         let statements = format!(
@@ -81,7 +86,7 @@ impl Deployment {
             plan.schema
         );
         sql.batch_execute(&statements).await.unwrap();
-        let (config, files) = configuration(&database, &role, &plan);
+        let (config, files) = configuration(database, &role, &plan);
         let daemon = start(&config).await;
         Deployment { sql, daemon, role, config, files }
     }

@@ -128,7 +128,9 @@ async fn walcast_runs_what_the_guide_lists_and_nothing_else() {
         }
     }
     println!("{seen:?}");
-    for expected in ["START_REPLICATION SLOT", "WITH published AS", "BEGIN ISOLATION LEVEL"] {
+    for expected in
+        ["START_REPLICATION SLOT", "WITH RECURSIVE published AS", "BEGIN ISOLATION LEVEL"]
+    {
         assert!(seen.iter().any(|seen| seen.starts_with(expected)), "{seen:?}");
     }
 }

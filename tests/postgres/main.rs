@@ -20,6 +20,7 @@ mod deployment;
 mod drain;
 mod guides;
 mod explain;
+mod fence;
 mod hostile;
 mod http;
 mod images;

@@ -49,7 +49,12 @@ impl Names {
 }
 
 /// Applies a file; returns what psql printed.
-fn psql(database: &Database, user: &str, file: &str, variables: &[(&str, &str)]) -> String {
+pub(crate) fn psql(
+    database: &Database,
+    user: &str,
+    file: &str,
+    variables: &[(&str, &str)],
+) -> String {
     let connection = database.server.connection_string_as(user, &database.name);
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/sql/");
     let mut command = Command::new("psql");

@@ -135,4 +135,10 @@ pub(super) const FAMILIES: &[Family] = &[
         "Looks at the catalogue that failed; what was read last counts on.",
         |it, out| out.whole(it.catalog.failures.get()),
     ),
+    counter(
+        ("walcast_catalog_fences", ""),
+        &[],
+        "Looks that a transaction was held back for, because it came after a change of a table or its rules.",
+        |it, out| out.whole(it.catalog.fences.get()),
+    ),
 ];
