@@ -174,7 +174,7 @@ async fn new_claims_take_effect_on_a_live_session_and_its_subject_stays() {
 
 #[tokio::test]
 async fn expiry_ends_what_the_token_allowed() {
-    let set = ["auth.leeway_seconds=0"];
+    let set = ["auth.leeway_seconds=0", "auth.grace_seconds=0"];
     let deployment =
         Deployment::start(Plan { schema: SCHEMA, tables: POLICY, set: &set, ..Plan::default() })
             .await;

@@ -47,6 +47,15 @@ async fn status(deployment: &Deployment, token: &str) -> u16 {
     }
 }
 
+/// The row that was missed and the `synced` of who goes on; where the daemon was slower than the
+/// client, the row comes after it.
+async fn caught_up(client: &mut Client) -> (Value, Value) {
+    let (one, other) = (client.frame().await, client.frame().await);
+    let (row, synced) = if one["type"] == "row" { (one, other) } else { (other, one) };
+    assert_eq!((&row["type"], &synced["type"]), (&"row".into(), &"synced".into()));
+    (row, synced)
+}
+
 async fn client(deployment: &Deployment, token: &str) -> Client {
     Client::connect(&format!("{}?token={token}", deployment.url())).await
 }
