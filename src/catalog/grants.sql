@@ -1,5 +1,6 @@
--- For the tables of OIDs $1 and the roles named $2: what may be selected. A row without columns
--- means all of them; no row means none. The functions know PUBLIC, memberships and inheritance.
+-- For the tables of OIDs $1 and the roles named $2, and those as which functions run: what may be
+-- selected. A row without columns means all of them; no row means none. The functions know PUBLIC,
+-- memberships and inheritance.
 SELECT c.oid,
        r.rolname::text,
        CASE WHEN NOT has_table_privilege(r.oid, c.oid, 'SELECT') THEN ARRAY(
@@ -12,7 +13,8 @@ SELECT c.oid,
 FROM pg_class c
 CROSS JOIN pg_roles r
 WHERE c.oid = ANY ($1::oid[])
-  AND r.rolname = ANY ($2::text[])
+  AND (r.rolname = ANY ($2::text[])
+       OR r.oid IN (SELECT f.proowner FROM pg_proc f WHERE f.prosecdef AND f.oid >= 16384))
   AND has_schema_privilege(r.oid, c.relnamespace, 'USAGE')
   AND has_any_column_privilege(r.oid, c.oid, 'SELECT')
 ORDER BY c.oid, r.rolname

@@ -25,6 +25,7 @@ use crate::rule::policy::Source;
 use crate::rule::policy::library::Builtin;
 use crate::rule::policy::library::Enum;
 use crate::rule::policy::library::Function;
+use crate::rule::policy::library::Language;
 use crate::rule::policy::library::Library;
 use crate::rule::policy::library::Operator;
 use crate::rule::policy::library::Server;
@@ -102,6 +103,7 @@ struct Document {
     tables: Vec<Table>,
     enums: Vec<EnumRow>,
     functions: Vec<FunctionRow>,
+    ambiguous: BTreeSet<Box<str>>,
     shadowed: bool,
 }
 
@@ -142,11 +144,14 @@ struct FunctionRow {
     schema: Box<str>,
     name: Box<str>,
     result: u32,
+    parameters: Box<[(Box<str>, u32)]>,
     language: Box<str>,
     body: Box<str>,
     is_plain: bool,
     is_stored: bool,
-    definer: bool,
+    is_strict: bool,
+    is_only: bool,
+    owner: Option<Box<str>>,
     settings: Vec<Box<str>>,
     callers: Box<[Box<str>]>,
     namers: Box<[Box<str>]>,
@@ -184,7 +189,8 @@ pub(super) fn read(
         (id, TableNames { schema, name, columns: columns.into_iter().collect() })
     });
     let (functions, enums) = (functions.collect(), enums.collect());
-    let library = Library { server, functions, enums, tables: names.collect() };
+    let (tables, ambiguous) = (names.collect(), document.ambiguous);
+    let library = Library { server, functions, enums, tables, ambiguous };
     let none = BTreeMap::new();
     let tables = document.tables.into_iter().map(|table| {
         let columns = library.tables.get(&table.id).map_or(&none, |table| &table.columns);
@@ -215,13 +221,13 @@ fn tables_in(tree: &str) -> Box<[u32]> {
 
 impl FunctionRow {
     fn function(self, shadowed: bool) -> Function {
-        // An empty path names nothing but the server's own; any other is not relied on either:
-        // a name that could mean two things is an obstacle of its own.
+        let path = self.settings.iter().find_map(|setting| setting.strip_prefix("search_path="));
+        let path = path.map(schemas);
         let settings = self.settings.iter().all(|setting| setting.starts_with("search_path="));
-        let obstacle = if &*self.language != "sql" {
-            Some("it is not written in SQL")
+        let obstacle = if !matches!(&*self.language, "sql" | "plpgsql") {
+            Some("it is written neither in SQL nor in PL/pgSQL")
         } else if !self.is_plain {
-            Some("only functions without arguments that return one value are looked into")
+            Some("only functions that take and return plain values are looked into")
         } else if self.is_stored {
             Some("its body is stored (BEGIN ATOMIC), not a text")
         } else if !settings {
@@ -234,16 +240,28 @@ impl FunctionRow {
         } else {
             None
         };
+        let is_sql = &*self.language == "sql";
         Function {
             id: self.id,
             schema: self.schema,
             name: self.name,
+            parameters: self.parameters,
             result: self.result,
-            body: Some(self.body),
+            language: if is_sql { Language::Sql } else { Language::Plpgsql },
+            body: self.body,
             obstacle,
-            definer: self.definer,
+            is_strict: self.is_strict,
+            owner: self.owner,
+            path,
+            is_only: self.is_only,
             callers: self.callers,
             namers: self.namers,
         }
     }
+}
+
+/// The schemas of a search path, without those that are not the same for everybody.
+fn schemas(path: &str) -> Vec<Box<str>> {
+    let names = path.split(',').map(|name| name.trim().trim_matches('"'));
+    names.filter(|name| !name.is_empty() && *name != "$user").map(Box::from).collect()
 }

@@ -1,5 +1,6 @@
--- The policies for SELECT of the tables of OIDs $1, as far as they concern the roles named $2, as
--- one JSON document; with the functions that they call, and the enums of their columns.
+-- The policies for SELECT of the tables of OIDs $1, as far as they concern the roles named $2, or
+-- those as which functions run, as one JSON document; with the functions that they call, and the
+-- enums of their columns.
 WITH RECURSIVE secured AS (
     SELECT c.oid, c.relowner, c.relforcerowsecurity
     FROM pg_class c
@@ -8,6 +9,7 @@ WITH RECURSIVE secured AS (
     SELECT r.oid, r.rolname::text AS name, r.rolsuper OR r.rolbypassrls AS bypasses
     FROM pg_roles r
     WHERE r.rolname = ANY ($2::text[])
+       OR r.oid IN (SELECT f.proowner FROM pg_proc f WHERE f.prosecdef AND f.oid >= 16384)
 ), policy AS (
     SELECT p.*
     FROM pg_policy p
@@ -23,9 +25,11 @@ WITH RECURSIVE secured AS (
     -- What a body calls is only known by its text.
     SELECT f.oid
     FROM called
-    JOIN pg_proc caller ON caller.oid = called.oid AND caller.prolang = 14
+    JOIN pg_proc caller ON caller.oid = called.oid AND caller.oid >= 16384
     JOIN pg_proc f ON f.oid >= 16384 AND strpos(lower(caller.prosrc), lower(f.proname)) > 0
     JOIN pg_language l ON l.oid = f.prolang AND l.lanname IN ('sql', 'plpgsql')
+    JOIN pg_language of_caller ON of_caller.oid = caller.prolang
+                              AND of_caller.lanname IN ('sql', 'plpgsql')
 )
 SELECT jsonb_build_object(
     'names', COALESCE((
@@ -102,9 +106,17 @@ SELECT jsonb_build_object(
             'result', f.prorettype::bigint,
             'language', l.lanname,
             'body', f.prosrc,
-            'is_plain', f.prokind = 'f' AND NOT f.proretset AND f.pronargs = 0,
+            'parameters', ARRAY(
+                SELECT jsonb_build_array(COALESCE(f.proargnames[part.place], ''), part.of::bigint)
+                FROM unnest(f.proargtypes::oid[]) WITH ORDINALITY AS part (of, place)
+                ORDER BY part.place
+            ),
+            -- Parameters of any other kind would be named in proargmodes.
+            'is_plain', f.prokind = 'f' AND NOT f.proretset AND f.proargmodes IS NULL,
             'is_stored', f.prosqlbody IS NOT NULL,
-            'definer', f.prosecdef,
+            'is_strict', f.proisstrict,
+            'is_only', (SELECT count(*) FROM pg_proc same WHERE same.proname = f.proname) = 1,
+            'owner', CASE WHEN f.prosecdef THEN pg_get_userbyid(f.proowner) END,
             'settings', COALESCE(to_jsonb(f.proconfig), '[]'),
             'callers', ARRAY(
                 SELECT client.name
@@ -130,6 +142,12 @@ SELECT jsonb_build_object(
             JOIN pg_proc same ON same.oid = called.oid
             WHERE same.pronamespace = f.pronamespace AND same.proname = f.proname
         )
+    ), '[]'),
+    'ambiguous', COALESCE((
+        SELECT jsonb_agg(DISTINCT c.relname)
+        FROM pg_class c
+        JOIN pg_class other ON other.relname = c.relname AND other.oid <> c.oid
+        WHERE c.oid = ANY ($1::oid[]) AND other.relkind IN ('r', 'p', 'v', 'm', 'f')
     ), '[]'),
     -- Whether a body could mean something else than the server's own by a name.
     'shadowed', EXISTS (

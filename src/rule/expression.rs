@@ -5,8 +5,12 @@
 //! writes a part of the tree as SQL, for messages.
 
 mod print;
+pub(in crate::rule) mod query;
 
 use crate::rule::error::RuleError;
+use crate::rule::expression::query::Asked;
+use crate::rule::expression::query::Inlined;
+use crate::rule::expression::query::Query;
 
 /// The bytes of a rule's text. Enough for a list of 400 uuids; a request is bounded anyway.
 pub const TEXT_BYTES_MAX: usize = 16 * 1024;
@@ -186,11 +190,17 @@ pub(in crate::rule) enum Node {
     },
     /// `current_user`.
     CurrentUser,
-    /// A function of the database without arguments; its body takes its place before it is bound.
+    /// A function of the database; its body takes its place before it is bound. Without a schema
+    /// where none is written.
     User {
-        schema: Box<str>,
+        schema: Option<Box<str>>,
         name: Box<str>,
+        arguments: Vec<Node>,
     },
+    /// A function of the database with its body.
+    Inlined(Box<Inlined>),
+    /// A parameter of the function that this is the body of, by number, from 1.
+    Parameter(usize),
     /// An operand that has this type (`pg_type.oid`), or the rule is refused.
     Exactly {
         operand: Box<Node>,
@@ -201,35 +211,6 @@ pub(in crate::rule) enum Node {
         asks: Asked,
         query: Box<Query>,
     },
-}
-
-/// What is asked of the rows of a query.
-#[derive(Clone, Debug, PartialEq)]
-pub(in crate::rule) enum Asked {
-    /// Whether there are any.
-    Exists,
-    /// `operand op ANY (…)`, or ALL.
-    Quantified { op: Comparison, all: bool, operand: Box<Node> },
-    /// Their only value.
-    Value,
-}
-
-/// A query: tables that are joined, a condition, and what is selected.
-#[derive(Clone, Debug, PartialEq)]
-pub(in crate::rule) struct Query {
-    pub(in crate::rule) from: Vec<From>,
-    pub(in crate::rule) condition: Node,
-    pub(in crate::rule) outputs: Vec<Node>,
-    /// `LIMIT 1`.
-    pub(in crate::rule) limited: bool,
-}
-
-/// A table of a query, and the name that it has in it.
-#[derive(Clone, Debug, PartialEq)]
-pub(in crate::rule) struct From {
-    pub(in crate::rule) schema: Option<Box<str>>,
-    pub(in crate::rule) table: Box<str>,
-    pub(in crate::rule) alias: Box<str>,
 }
 
 impl Expression {
@@ -313,7 +294,7 @@ impl Node {
             | Node::Text(_)
             | Node::Setting { .. }
             | Node::CurrentUser
-            | Node::User { .. } => {}
+            | Node::Parameter(_) => {}
             Node::Cast { operand, .. }
             | Node::Collate { operand, .. }
             | Node::Not(operand)
@@ -323,7 +304,12 @@ impl Node {
             Node::All(nodes)
             | Node::Any(nodes)
             | Node::Array(nodes)
+            | Node::User { arguments: nodes, .. }
             | Node::Call { arguments: nodes, .. } => nodes.iter_mut().for_each(visit),
+            Node::Inlined(inlined) => {
+                inlined.arguments.iter_mut().for_each(&mut *visit);
+                visit(&mut inlined.body);
+            }
             Node::Compare { left, right, .. }
             | Node::Distinct { left, right }
             | Node::Quantified { left, right, .. }
@@ -371,7 +357,7 @@ impl Node {
             | Node::Text(_)
             | Node::Setting { .. }
             | Node::CurrentUser
-            | Node::User { .. } => {}
+            | Node::Parameter(_) => {}
             Node::Cast { operand, .. }
             | Node::Collate { operand, .. }
             | Node::Not(operand)
@@ -381,7 +367,13 @@ impl Node {
             Node::All(nodes) | Node::Any(nodes) | Node::Array(nodes) => {
                 nodes.iter().for_each(visit);
             }
-            Node::Call { arguments, .. } => arguments.iter().for_each(visit),
+            Node::Call { arguments, .. } | Node::User { arguments, .. } => {
+                arguments.iter().for_each(visit);
+            }
+            Node::Inlined(inlined) => {
+                inlined.arguments.iter().for_each(&mut visit);
+                visit(&inlined.body);
+            }
             Node::Compare { left, right, .. }
             | Node::Distinct { left, right }
             | Node::Quantified { left, right, .. }

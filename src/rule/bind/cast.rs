@@ -46,7 +46,7 @@ impl Binder<'_> {
     }
 
     /// The type that a cast names: a built-in one, or an enum that a column of the relation has.
-    fn target(&self, to: &str, token: &Node) -> Result<Of, RuleError> {
+    pub(in crate::rule::bind) fn target(&self, to: &str, token: &Node) -> Result<Of, RuleError> {
         match to {
             "json" if self.policy.is_some() => return Ok(Of::Json),
             "bpchar" if self.policy.is_some() => return Ok(Of::Bpchar),

@@ -60,7 +60,11 @@ impl Binder<'_> {
         let relation = table.relation();
         let inside = Inside { table: relation.id, role: policy.role, outer: Some(policy.inside) };
         let alias = &*relation.name;
-        let names = Names { outer: None, tables: vec![Named { alias, granted: None, ..named }] };
+        let names = Names {
+            outer: None,
+            tables: vec![Named { alias, granted: None, ..named }],
+            frame: None,
+        };
         let policy = InPolicy { inside: &inside, ..policy };
         let binder =
             Binder { names: &names, claims: self.claims, policy: Some(policy), is_positive: true };
@@ -72,7 +76,6 @@ impl Binder<'_> {
                 continue;
             }
             let read = guard.read.as_ref().map_err(Clone::clone)?;
-            read.check_callers(policy.role)?;
             let term = binder.boolean(read.node(policy.reading))?;
             match guard.kind {
                 Kind::Permissive => permissive.push(term),

@@ -11,6 +11,7 @@ pub(in crate::rule) mod logic;
 mod operator;
 mod names;
 mod case;
+mod inline;
 mod subquery;
 pub(in crate::rule) mod guard;
 
@@ -213,6 +214,7 @@ impl<'a> Binder<'a> {
             Node::Any(nodes) => Ok(Typed::new(junction(self.booleans(nodes)?, true), Of::Bool)),
             Node::Compare { op, left, right } => self.compare(*op, left, right, node),
             Node::Subquery { asks, query } => self.subquery(asks, query, node),
+            Node::Inlined(call) => self.inlined(call, node),
             node => Binder { is_positive: false, ..*self }.operation(node),
         }
     }
@@ -221,9 +223,12 @@ impl<'a> Binder<'a> {
     fn operation(&self, node: &Node) -> Result<Typed, RuleError> {
         let test = |term| self.fold(Typed::new(term, Of::Bool), node);
         match node {
-            Node::All(_) | Node::Any(_) | Node::Compare { .. } | Node::Subquery { .. } => {
-                self.node(node)
-            }
+            Node::All(_)
+            | Node::Any(_)
+            | Node::Compare { .. }
+            | Node::Subquery { .. }
+            | Node::Inlined(_) => self.node(node),
+            Node::Parameter(number) => self.numbered(*number, node),
             Node::Column { qualifier, name } => self.column(qualifier.as_deref(), name, node),
             Node::Claims => {
                 let claims = json::normal(self.claims.clone());
@@ -275,6 +280,9 @@ impl<'a> Binder<'a> {
         let found = self.names.find(qualifier, name)?;
         let Found { table, position, .. } = found;
         table.check(position)?;
+        if qualifier.is_none() {
+            self.check_column(name)?;
+        }
         let place = match (table.source, self.policy) {
             (Some(source), Some(policy)) => policy.layout.place(source, position),
             _ => position,
@@ -283,7 +291,13 @@ impl<'a> Binder<'a> {
     }
 
     fn column(&self, qualifier: Option<&str>, name: &str, node: &Node) -> Result<Typed, RuleError> {
-        let (place, Found { column, .. }) = self.find(qualifier, name)?;
+        let (place, column) = match self.find(qualifier, name) {
+            Ok((place, Found { column, .. })) => (place, column),
+            Err(error @ RuleError::UnknownColumn { .. }) => {
+                return self.parameter(qualifier, name, node)?.ok_or(error);
+            }
+            Err(error) => return Err(error),
+        };
         let Some(of) = Of::column(&column.of) else {
             let reason = format!("values of type {} are not compared here", column.of.name);
             return Err(RuleError::unsupported(node, reason, "only IS NULL can be asked of it"));
@@ -308,7 +322,11 @@ impl<'a> Binder<'a> {
             other => other,
         };
         let Node::Column { qualifier, name } = node else { return Ok(self.node(node)?.term) };
-        let (place, Found { column, .. }) = self.find(qualifier.as_deref(), name)?;
+        let found = self.find(qualifier.as_deref(), name);
+        if matches!(found, Err(RuleError::UnknownColumn { .. })) {
+            return Ok(self.node(node)?.term);
+        }
+        let (place, Found { column, .. }) = found?;
         if matches!(column.of.kind, Kind::Composite(_)) {
             let reason = "a row type is NULL when all of its fields are";
             return Err(RuleError::unsupported(node, reason, ""));

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use crate::change::relation::Column;
 use crate::change::relation::Relation;
+use crate::rule::bind::inline::Frame;
 use crate::rule::error::RuleError;
 use crate::rule::expression::ROW;
 
@@ -13,6 +14,8 @@ use crate::rule::expression::ROW;
 pub(in crate::rule::bind) struct Names<'a> {
     pub(in crate::rule::bind) outer: Option<&'a Names<'a>>,
     pub(in crate::rule::bind) tables: Vec<Named<'a>>,
+    /// The call whose body this is.
+    pub(in crate::rule::bind) frame: Option<&'a Frame<'a>>,
 }
 
 /// A table by its name in a query.
@@ -54,7 +57,7 @@ impl<'a> Names<'a> {
     ) -> Names<'a> {
         let alias = &*relation.name;
         let row = Named { alias, relation, unpublished, granted: None, base: 0, source: None };
-        Names { outer: None, tables: vec![row] }
+        Names { outer: None, tables: vec![row], frame: None }
     }
 
     pub(in crate::rule::bind) fn find<'n>(
@@ -79,6 +82,11 @@ impl<'a> Names<'a> {
             level = names.outer;
         }
         Err(unknown(qualifier, name))
+    }
+
+    /// The call in whose body this stands.
+    pub(in crate::rule::bind) fn frame(&self) -> Option<&'a Frame<'a>> {
+        std::iter::successors(Some(self), |names| names.outer).find_map(|names| names.frame)
     }
 
     /// Every table, from the inside out.

@@ -14,11 +14,11 @@ use crate::rule::bind::logic::junction;
 use crate::rule::bind::names::Named;
 use crate::rule::bind::names::Names;
 use crate::rule::error::RuleError;
-use crate::rule::expression::Asked;
 use crate::rule::expression::Comparison;
-use crate::rule::expression::From;
 use crate::rule::expression::Node;
-use crate::rule::expression::Query;
+use crate::rule::expression::query::Asked;
+use crate::rule::expression::query::From;
+use crate::rule::expression::query::Query;
 use crate::rule::of::Of;
 use crate::rule::policy::tables::Guarded;
 use crate::rule::policy::tables::Unheld;
@@ -46,6 +46,9 @@ impl Binder<'_> {
         let Some(policy) = self.policy else {
             return Err(RuleError::unsupported(token, "a rule reads one row and the claims", ""));
         };
+        if query.from.is_empty() {
+            return Err(RuleError::unsupported(token, "it reads no table", ""));
+        }
         let mut opened = Vec::new();
         let mut height = policy.height;
         for from in &query.from {
@@ -54,7 +57,7 @@ impl Binder<'_> {
             opened.push(table.0);
         }
         let tables = opened.iter().map(|opened| opened.named).collect();
-        let names = Names { outer: Some(self.names), tables };
+        let names = Names { outer: Some(self.names), tables, frame: None };
         let policy = InPolicy { height, ..policy };
         let inside =
             Binder { names: &names, policy: Some(policy), is_positive: true, claims: self.claims };
@@ -128,7 +131,7 @@ impl Binder<'_> {
     /// Checks that what is selected, though nobody looks at it, may be selected.
     fn may_select(&self, node: &Node) -> Result<(), RuleError> {
         let mut outcome = match node {
-            Node::Subquery { .. } | Node::User { .. } => {
+            Node::Subquery { .. } | Node::User { .. } | Node::Inlined(_) => {
                 Err(RuleError::unsupported(node, "EXISTS asks for rows, not for values", ""))
             }
             Node::Column { qualifier, name } => {

@@ -3,15 +3,15 @@
 use std::fmt;
 use std::fmt::Display;
 
-use crate::rule::expression::Asked;
 use crate::rule::expression::Comparison;
-use crate::rule::expression::From;
 use crate::rule::expression::Function;
 use crate::rule::expression::Node;
 use crate::rule::expression::Operator;
 use crate::rule::expression::Pattern;
 use crate::rule::expression::QUALIFIED;
-use crate::rule::expression::Query;
+use crate::rule::expression::query::Asked;
+use crate::rule::expression::query::From;
+use crate::rule::expression::query::Query;
 
 impl Display for Comparison {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -140,7 +140,14 @@ impl Display for Node {
             Node::Case { .. } => out.write_str("CASE … END"),
             Node::Setting { name, .. } => write!(out, "current_setting('{name}')"),
             Node::CurrentUser => out.write_str("current_user"),
-            Node::User { schema, name } => write!(out, "{schema}.{name}()"),
+            Node::User { schema, name, arguments } => {
+                if let Some(schema) = schema {
+                    write!(out, "{schema}.")?;
+                }
+                write!(out, "{name}({})", Joined(arguments, ", "))
+            }
+            Node::Inlined(call) => write!(out, "{}({})", call.name, Joined(&call.arguments, ", ")),
+            Node::Parameter(number) => write!(out, "${number}"),
             Node::Exactly { operand, .. } => write!(out, "{operand}"),
             Node::Subquery { asks, query } => match asks {
                 Asked::Exists => write!(out, "EXISTS ({query})"),

@@ -209,6 +209,10 @@ fn literal(value: &Value) -> Result<Node, RuleError> {
         Value::Null => Ok(Node::Null),
         Value::Boolean(value) => Ok(Node::Boolean(*value)),
         Value::SingleQuotedString(text) => Ok(Node::Text(text.as_str().into())),
+        Value::Placeholder(text) => match text.strip_prefix('$').map(str::parse) {
+            Some(Ok(number)) => Ok(Node::Parameter(number)),
+            _ => Err(RuleError::unsupported(value, "parameters are numbered", "")),
+        },
         Value::Number(text, false) if is_plain_number(text) => {
             Ok(Node::Number(text.as_str().into()))
         }
@@ -346,7 +350,7 @@ fn elements(list: &[Expr], depth: usize) -> Result<Vec<Node>, RuleError> {
 }
 
 fn function(call: &Call, depth: usize) -> Result<Node, RuleError> {
-    if let Some(node) = stored::function(call)? {
+    if let Some(node) = stored::function(call, depth)? {
         return Ok(node);
     }
     let unknown = || RuleError::unsupported(&call.name, "the function is not known here", "");

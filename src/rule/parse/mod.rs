@@ -210,7 +210,11 @@ fn check_tokens(tokens: &[Token], author: Author) -> Result<(), RuleError> {
     let mut before = Class::Blank;
     let mut operators = 0;
     for token in tokens {
-        let Some(now) = class(token) else {
+        let now = match token {
+            Token::Placeholder(_) if author == Author::Database => Some(Class::Number),
+            token => class(token),
+        };
+        let Some(now) = now else {
             return Err(RuleError::unsupported(token, "it is no part of a rule", ""));
         };
         let operator = |class| matches!(class, Class::Operator | Class::Comparison | Class::Sign);

@@ -13,12 +13,12 @@ use sqlparser::ast::TableFactor;
 use sqlparser::ast::TableWithJoins;
 
 use crate::rule::error::RuleError;
-use crate::rule::expression::Asked;
 use crate::rule::expression::Comparison;
 use crate::rule::expression::DEPTH_MAX;
-use crate::rule::expression::From;
 use crate::rule::expression::Node;
-use crate::rule::expression::Query as Asking;
+use crate::rule::expression::query::Asked;
+use crate::rule::expression::query::From;
+use crate::rule::expression::query::Query as Asking;
 use crate::rule::parse::convert::column;
 use crate::rule::parse::convert::operand;
 
@@ -36,6 +36,9 @@ pub(super) fn quantified(
     depth: usize,
 ) -> Result<Node, RuleError> {
     let (select, limited) = select(query)?;
+    if select.from.is_empty() {
+        return Ok(Node::compare(op, *operand, scalar(query, depth)?));
+    }
     let asks = Asked::Quantified { op, all, operand };
     Ok(Node::Subquery { asks, query: asking(query, select, limited, depth)? })
 }

@@ -14,14 +14,15 @@ use crate::rule::expression::Node;
 use crate::rule::expression::QUALIFIED;
 use crate::rule::parse::convert::column;
 use crate::rule::parse::convert::one_name;
+use crate::rule::parse::convert::operand;
 
 /// `current_role`, for which the parser has no call as for `current_user`.
 pub(super) fn is_current_role(name: &Ident) -> bool {
     name.quote_style.is_none() && name.value.eq_ignore_ascii_case("current_role")
 }
 
-/// `current_user`, `current_setting(…)`, `schema.function()`; absent where it is none of these.
-pub(super) fn function(call: &Call) -> Result<Option<Node>, RuleError> {
+/// `current_user`, `current_setting(…)`, a function of the database; absent where it is none of these.
+pub(super) fn function(call: &Call, depth: usize) -> Result<Option<Node>, RuleError> {
     let plain = one_name(&call.name).filter(|name| name.quote_style.is_none());
     let name = plain.map(|name| name.value.to_ascii_lowercase());
     match (name.as_deref(), call.name.0.as_slice()) {
@@ -29,18 +30,45 @@ pub(super) fn function(call: &Call) -> Result<Option<Node>, RuleError> {
             Ok(Some(Node::CurrentUser))
         }
         (Some("current_setting"), _) => setting(call).map(Some),
-        (None, [schema, name]) => {
-            let (Some(schema), Some(name)) = (schema.as_ident(), name.as_ident()) else {
-                return Ok(None);
+        (Some(name), _) if is_own(name) => Ok(None),
+        (_, parts) => {
+            let parts: Option<Vec<&Ident>> = parts.iter().map(|part| part.as_ident()).collect();
+            let (schema, name) = match parts.as_deref() {
+                Some([name]) => (None, column(name)?),
+                Some([schema, name]) => (Some(column(schema)?), column(name)?),
+                _ => return Ok(None),
             };
-            // Whatever else the call has would be printed, too.
-            if call.to_string() != format!("{}()", call.name) {
-                let reason = "only functions without arguments are looked into";
-                return Err(RuleError::unsupported(call, reason, ""));
-            }
-            Ok(Some(Node::User { schema: column(schema)?, name: column(name)? }))
+            let arguments = plain_arguments(call)?;
+            let arguments = arguments.into_iter().map(|tree| operand(tree, 0, depth));
+            let arguments = arguments.collect::<Result<_, _>>()?;
+            Ok(Some(Node::User { schema, name, arguments }))
         }
-        _ => Ok(None),
+    }
+}
+
+/// The functions that rules have themselves.
+fn is_own(name: &str) -> bool {
+    matches!(
+        name,
+        "lower" | "upper" | "length" | "char_length" | "character_length" | "coalesce" | "nullif"
+    )
+}
+
+/// The arguments of a call that has nothing else.
+fn plain_arguments(call: &Call) -> Result<Vec<&Expr>, RuleError> {
+    let other = || RuleError::unsupported(call, "write the function with arguments only", "");
+    let FunctionArguments::List(list) = &call.args else { return Err(other()) };
+    let arguments = list.args.iter().map(|argument| match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(tree)) => Some(tree),
+        _ => None,
+    });
+    let arguments: Vec<&Expr> = arguments.collect::<Option<_>>().ok_or_else(other)?;
+    // Whatever else the call has would be printed, too.
+    let written: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+    if call.to_string() == format!("{}({})", call.name, written.join(", ")) {
+        Ok(arguments)
+    } else {
+        Err(other())
     }
 }
 

@@ -5,13 +5,16 @@
 //! not listed in [`read`](super::read) by name and types is refused all the same.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::rule::error::RuleError;
 use crate::rule::expression::Expression;
 use crate::rule::expression::Node;
-use crate::rule::parse::parse_body;
+use crate::rule::expression::query::Inlined;
+use crate::rule::expression::query::Parameter;
+use crate::rule::policy::body;
 
 /// OIDs below are given by the server's own makers, and to nothing else.
 pub const FIRST_CUSTOM: u32 = 16_384;
@@ -57,18 +60,37 @@ pub struct Function {
     pub schema: Box<str>,
     /// Its name.
     pub name: Box<str>,
+    /// What it takes, in order: each by its name, which may be empty, and its type.
+    pub parameters: Box<[(Box<str>, u32)]>,
     /// The type of its result.
     pub result: u32,
-    /// Its body; absent where it is not a plain text in SQL.
-    pub body: Option<Box<str>>,
+    /// The language that its body is written in.
+    pub language: Language,
+    /// Its body.
+    pub body: Box<str>,
     /// Why it can't be looked into, whatever its body says; absent where it can.
     pub obstacle: Option<&'static str>,
-    /// Whether it runs as its owner.
-    pub definer: bool,
-    /// The client roles that may call it.
+    /// Whether it is NULL where an argument is.
+    pub is_strict: bool,
+    /// With whose rights it runs, where these are not the caller's.
+    pub owner: Option<Box<str>>,
+    /// The schemas in which it looks for tables and functions; absent where its caller says.
+    pub path: Option<Vec<Box<str>>>,
+    /// Whether no other function of the server has its name.
+    pub is_only: bool,
+    /// The roles that may call it.
     pub callers: Box<[Box<str>]>,
-    /// The client roles that may also name it: a body is read each time that it runs.
+    /// The roles that may also name it: a body is read each time that it runs.
     pub namers: Box<[Box<str>]>,
+}
+
+/// The language of a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Language {
+    /// SQL.
+    Sql,
+    /// PL/pgSQL.
+    Plpgsql,
 }
 
 /// An enum, with the OIDs of its labels.
@@ -93,6 +115,8 @@ pub struct Library {
     pub enums: Vec<Enum>,
     /// The tables that policies may read, by `pg_class.oid`.
     pub tables: HashMap<u32, TableNames>,
+    /// The names of tables and views that there are in several schemas.
+    pub ambiguous: BTreeSet<Box<str>>,
 }
 
 /// What a table and its columns are called.
@@ -106,31 +130,38 @@ pub struct TableNames {
     pub columns: BTreeMap<i16, Box<str>>,
 }
 
-/// Who may run what a policy calls: the client roles, or everybody where it calls nothing.
-pub(super) type Callers = Option<Vec<Box<str>>>;
-
 impl Library {
-    /// Puts the bodies of functions in the place of their calls; tells who may call all of them.
-    pub(super) fn inline(&self, node: &mut Node) -> Result<Callers, RuleError> {
-        let mut callers = None;
-        self.inline_at(node, 0, &mut callers)?;
+    /// Puts the bodies of functions beside their calls.
+    pub(super) fn inline(&self, node: &mut Node) -> Result<(), RuleError> {
+        self.inline_at(node, None, 0)?;
         Expression::checked(node.clone())?;
-        Ok(callers)
+        Ok(())
     }
 
+    /// Inside of the body of `caller`, or of what is stored, where names are no question.
     fn inline_at(
         &self,
         node: &mut Node,
+        caller: Option<&Function>,
         depth: usize,
-        callers: &mut Callers,
     ) -> Result<(), RuleError> {
         node.rewrite(&mut |node| {
-            let Node::User { schema, name } = &*node else { return Ok(()) };
+            if let (Node::Subquery { query, .. }, Some(caller)) = (&mut *node, caller) {
+                for from in query.from.iter_mut().filter(|from| from.schema.is_none()) {
+                    from.schema = Some(self.schema_of(&from.table, caller)?);
+                }
+                return Ok(());
+            }
+            let Node::User { schema, name, arguments } = &*node else { return Ok(()) };
             let refused = |reason: &str| RuleError::unsupported(&*node, reason, "");
             if depth == CALLS_MAX {
                 return Err(refused("functions call each other too deep"));
             }
-            let function = self.named(schema, name);
+            let function = match (schema, caller) {
+                (Some(schema), _) => self.named(schema, name),
+                (None, Some(caller)) => self.found(name, caller),
+                (None, None) => None,
+            };
             let function = function.ok_or_else(|| refused("the function is not known here"))?;
             let mut body = function.expression().map_err(|error| match error {
                 RuleError::Unsupported { token, reason, .. } => {
@@ -138,15 +169,26 @@ impl Library {
                 }
                 other => refused(&other.to_string()),
             })?;
-            let may = if depth == 0 { &function.callers } else { &function.namers };
-            match callers {
-                None => *callers = Some(may.to_vec()),
-                Some(callers) => callers.retain(|role| may.contains(role)),
-            }
-            self.inline_at(&mut body, depth + 1, callers)?;
+            self.inline_at(&mut body, Some(function), depth + 1)?;
             // Each call may double the size: what is too large already grows no further.
             Expression::checked(body.clone())?;
-            *node = Node::Exactly { operand: Box::new(body), of: function.result };
+            let parameter = |(name, of): &(Box<str>, u32)| Parameter {
+                name: name.clone(),
+                of: *of,
+                type_name: self.type_name(*of).map(Box::from),
+            };
+            *node = Node::Inlined(Box::new(Inlined {
+                name: format!("{}.{}", function.schema, function.name).into(),
+                parameters: function.parameters.iter().map(parameter).collect(),
+                arguments: arguments.clone(),
+                body,
+                result: parameter(&(Box::default(), function.result)),
+                is_strict: function.is_strict,
+                columns_first: function.language == Language::Sql,
+                owner: function.owner.clone(),
+                callers: if caller.is_none() { &function.callers } else { &function.namers }
+                    .clone(),
+            }));
             Ok(())
         })
     }
@@ -158,6 +200,27 @@ impl Library {
             .iter()
             .filter(|function| &*function.schema == schema && &*function.name == name);
         named.next().filter(|_| named.next().is_none())
+    }
+
+    /// The function that a name without a schema means in the body of `caller`.
+    fn found(&self, name: &str, caller: &Function) -> Option<&Function> {
+        let mut named = self.functions.iter().filter(|function| &*function.name == name);
+        let function = named.next()?;
+        (function.is_only && caller.looks_in(&function.schema)).then_some(function)
+    }
+
+    /// The schema of the table that a name without one means in the body of `caller`.
+    fn schema_of(&self, table: &str, caller: &Function) -> Result<Box<str>, RuleError> {
+        let refused = |reason| RuleError::unsupported(table, reason, "write it with its schema");
+        if self.ambiguous.contains(table) {
+            return Err(refused("there are tables of that name in several schemas"));
+        }
+        let found = self.tables.values().find(|it| &*it.name == table);
+        let found = found.ok_or_else(|| refused("the table is not known here"))?;
+        if !caller.looks_in(&found.schema) {
+            return Err(refused("whether the function finds the table there is not certain"));
+        }
+        Ok(found.schema.clone())
     }
 
     pub(super) fn function(&self, id: u32) -> Option<&Function> {
@@ -218,21 +281,24 @@ impl Library {
 }
 
 impl Function {
-    /// The one expression that the function selects.
+    /// The one expression that the function returns.
     fn expression(&self) -> Result<Node, RuleError> {
-        let refused = |reason| RuleError::unsupported("its body", reason, "");
         if let Some(obstacle) = self.obstacle {
-            return Err(refused(obstacle));
+            return Err(RuleError::unsupported("its body", obstacle, ""));
         }
-        let body = self.body.as_deref().ok_or_else(|| refused("it is not a text in SQL"))?;
-        let node = parse_body(body)?;
-        if node.has(&|node| matches!(node, Node::Column { .. })) {
-            return Err(refused("it reads columns or parameters"));
+        match self.language {
+            Language::Sql => body::sql(&self.body),
+            Language::Plpgsql => body::plpgsql(&self.body),
         }
-        if self.definer && node.has(&|node| *node == Node::CurrentUser) {
-            return Err(refused("it runs as its owner, and asks for current_user"));
+    }
+
+    /// Whether it looks for names in a schema. Who calls it may have set another path than the
+    /// usual one; then only what is in `public` is certain enough.
+    fn looks_in(&self, schema: &str) -> bool {
+        match &self.path {
+            Some(path) => path.iter().any(|known| &**known == schema),
+            None => schema == "public",
         }
-        Ok(node)
     }
 }
 
@@ -246,34 +312,48 @@ mod tests {
             id: 20_000,
             schema: "auth".into(),
             name: name.into(),
+            parameters: Box::default(),
             result: 25,
-            body: Some(body.into()),
+            language: Language::Sql,
+            body: body.into(),
             obstacle: None,
-            definer: false,
+            is_strict: false,
+            owner: None,
+            path: None,
+            is_only: true,
             callers: Box::new(["web".into()]),
             namers: Box::default(),
         }
     }
 
+    /// The bodies, from the outside in.
     fn inlined(functions: Vec<Function>) -> String {
         let library = Library { functions, ..Library::default() };
         let mut node = parse_stored("auth.a() = 'x'").unwrap();
-        match library.inline(&mut node) {
-            Ok(callers) => format!("{node} {callers:?}"),
-            Err(error) => error.to_string(),
+        if let Err(error) = library.inline(&mut node) {
+            return error.to_string();
         }
+        let mut bodies = String::new();
+        let mut open = vec![&node];
+        while let Some(node) = open.pop() {
+            if let Node::Inlined(call) = node {
+                bodies.push_str(&format!("{} {:?} ", call.body, call.callers));
+            }
+            node.for_each_child(|child| open.push(child));
+        }
+        bodies
     }
 
     #[test]
-    fn a_body_takes_the_place_of_the_call() {
-        let body = "\n  select nullif(current_setting('app.a', true), '');\n";
+    fn a_body_stands_beside_the_call() {
+        let body = "\n  select nullif(current_setting('app.a', true), ''); -- it is\n";
         assert_eq!(
             inlined(vec![function("a", body)]),
-            "nullif(current_setting('app.a'), '') = 'x' Some([\"web\"])"
+            "nullif(current_setting('app.a'), '') [\"web\"] "
         );
         // What is called from a body is named there, which takes another privilege.
         let nested = vec![function("a", "SELECT auth.b()"), function("b", "select 'y'::text")];
-        assert_eq!(inlined(nested), "('y')::text = 'x' Some([])");
+        assert_eq!(inlined(nested), "auth.b() [\"web\"] ('y')::text [] ");
     }
 
     #[test]
@@ -283,9 +363,9 @@ mod tests {
             "select 1, 2",
             "select 1; select 2",
             "select",
-            "select x",
             "select auth.a()",
             "select auth.other()",
+            "select other()",
             "select 1 limit 1",
             "with a as (select 1) select 1",
             "select 'x') or (select true",

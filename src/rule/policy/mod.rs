@@ -23,6 +23,7 @@
 mod tree;
 mod constant;
 mod read;
+mod body;
 pub mod library;
 pub mod tables;
 
@@ -63,8 +64,6 @@ pub struct Source<'a> {
 pub struct Policy {
     tree: Expression,
     text: Expression,
-    /// Who may call the functions in it; absent where there are none.
-    callers: library::Callers,
     is_true: bool,
 }
 
@@ -96,16 +95,10 @@ impl Policy {
         let mut tree = read::policy(source.tree, source.columns, library)?.node;
         let mut text = parse_stored(source.text)?;
         let is_true = is_true(&tree) && text == Node::Boolean(true);
-        let callers = library.inline(&mut tree)?;
+        library.inline(&mut tree)?;
         library.inline(&mut text)?;
         let (tree, text) = (Expression::checked(tree)?, Expression::checked(text)?);
-        Ok(Policy { tree, text, callers, is_true })
-    }
-
-    /// Whether `role` may call the functions that the policy calls. Where it may not, PostgreSQL
-    /// raises an error in place of every row.
-    fn may_be_asked_by(&self, role: &str) -> bool {
-        self.callers.as_ref().is_none_or(|roles| roles.iter().any(|known| &**known == role))
+        Ok(Policy { tree, text, is_true })
     }
 
     /// Whether it is nothing but `true`.
@@ -120,21 +113,12 @@ impl Policy {
         }
     }
 
-    /// Checks that the role may call what the policy calls.
-    pub(in crate::rule) fn check_callers(&self, role: &str) -> Result<(), RuleError> {
-        if self.may_be_asked_by(role) {
-            return Ok(());
-        }
-        Err(RuleError::raises("a function of the policy", format!("{role} may not call it")))
-    }
-
     fn bind(
         &self,
         relation: &Relation,
         session: &Session<'_>,
         tables: &dyn Tables,
     ) -> Result<Term, RuleError> {
-        self.check_callers(session.role)?;
         let read = |reading| {
             let asking = Asking { session, tables, reading };
             bind::bind_policy(self.node(reading), relation, asking)

@@ -272,12 +272,12 @@ impl Reader<'_> {
         if id >= FIRST_CUSTOM {
             let function = self.library.function(id);
             let function = function.ok_or_else(|| refused("a function", "it is not known here"))?;
-            if !arguments.is_empty() || function.result != of {
-                let name = format!("{}.{}", function.schema, function.name);
-                return Err(refused(&name, "only functions without arguments are looked into"));
+            if function.result != of {
+                return Err(refused(&function.name, "its result is of another type"));
             }
-            let (schema, name) = (function.schema.clone(), function.name.clone());
-            return Ok(Typed { node: Node::User { schema, name }, of });
+            let (schema, name) = (Some(function.schema.clone()), function.name.clone());
+            let arguments = self.nodes(arguments, depth)?;
+            return Ok(Typed { node: Node::User { schema, name, arguments }, of });
         }
         let builtin = self.library.server.functions.get(&id);
         let builtin =

@@ -30,6 +30,7 @@ use walcast::rule::Source;
 use walcast::rule::Undecided;
 use walcast::rule::Verdict;
 use walcast::rule::Visit;
+use walcast::rule::Wanted;
 use walcast::rule::policy::tables::Guarded;
 use walcast::rule::policy::visible;
 use walcast::tls::TlsMode;
@@ -57,6 +58,7 @@ pub(crate) struct Oracle {
     fresh: HashMap<String, Client>,
     rows: Vec<Vec<Option<String>>>,
     others: Rows,
+    wanted: Vec<Wanted>,
 }
 
 /// What came of the comparisons.
@@ -87,7 +89,7 @@ impl Oracle {
         let [web, clerk, staff, owner, bypass, guest] =
             [0, 1, 2, 3, 4, 5].map(|at: usize| roles[at].as_str());
         let script = format!(
-            "{}{}
+            "{}{}{}
              CREATE ROLE {web}; CREATE ROLE {staff}; CREATE ROLE {clerk} IN ROLE {staff};
              CREATE ROLE {owner}; CREATE ROLE {bypass} BYPASSRLS; CREATE ROLE {guest};
              GRANT USAGE ON SCHEMA auth TO {web}, {staff}, {owner}, {bypass};
@@ -97,7 +99,8 @@ impl Oracle {
              ALTER TABLE subject OWNER TO {owner};
              CREATE PUBLICATION walcast FOR ALL TABLES",
             subject::FUNCTIONS,
-            subject::TABLE
+            subject::TABLE,
+            subject::TABLE_FUNCTIONS
         );
         sql.batch_execute(&script).await.unwrap();
         sql.batch_execute("SET TimeZone = 'UTC'").await.unwrap();
@@ -127,13 +130,30 @@ impl Oracle {
         });
         let used = database.connect().await;
         let (verifier, fresh, rows) = (verifier.unwrap(), HashMap::new(), Vec::new());
-        let others = Rows::default();
-        let oracle =
-            Oracle { database, sql, catalog, policies, verifier, used, fresh, rows, others };
+        let (others, wanted) = (Rows::default(), Vec::new());
+        let oracle = Oracle {
+            database,
+            sql,
+            catalog,
+            policies,
+            verifier,
+            used,
+            fresh,
+            rows,
+            others,
+            wanted,
+        };
         for claims in subject::claims() {
-            set(&oracle.used, &claims).await;
+            let once = format!("BEGIN; {} COMMIT", settings(&claims));
+            oracle.used.batch_execute(&once).await.unwrap();
         }
         oracle
+    }
+
+    /// Lets walcast read the policies anew.
+    pub(crate) async fn refresh(&mut self) {
+        self.catalog.refresh().await.unwrap();
+        self.wanted = self.catalog.current().replicas();
     }
 
     /// Fills the table, and remembers the rows as the stream would carry them.
@@ -193,7 +213,7 @@ impl Oracle {
         }
         let session = Session::new(claims.json(), claims.role(), self.policies.settings());
         let rule = visible(&guards, &table.relation, &session, &*catalog).ok()?;
-        check_wanted(&catalog, &rule);
+        check_wanted(&catalog, &self.wanted, &rule);
         (!rule.sources().is_empty()).then_some(rule)
     }
 
@@ -257,9 +277,8 @@ impl Oracle {
     }
 }
 
-/// Whatever a rule reads of other tables was to be held, and by what it looks for rows, too.
-fn check_wanted(catalog: &Snapshot, rule: &Rule) {
-    let wanted = catalog.replicas();
+/// Whatever a rule reads of other tables was to be held.
+fn check_wanted(catalog: &Snapshot, wanted: &[Wanted], rule: &Rule) {
     for source in rule.sources() {
         let of_it = wanted.iter().find(|wanted| wanted.table == source.table);
         let of_it = of_it.unwrap_or_else(|| panic!("{source:?} is not in {wanted:?}"));
@@ -267,9 +286,6 @@ fn check_wanted(catalog: &Snapshot, rule: &Rule) {
         let name = |at: usize| &columns[source.columns[at]].name;
         for at in 0..source.columns.len() {
             assert!(of_it.columns.contains(name(at)), "{source:?} {of_it:?}");
-        }
-        for lookup in &source.lookups {
-            assert!(of_it.lookups.contains(name(lookup.column)), "{source:?} {of_it:?}");
         }
     }
 }
@@ -326,8 +342,8 @@ impl Others for Rows {
     }
 }
 
-/// The settings that a gateway makes of claims.
-async fn set(client: &Client, claims: &Value) {
+/// The settings that a gateway makes of claims, for the transaction.
+fn settings(claims: &Value) -> String {
     let mut settings = vec![("request.jwt.claims".to_owned(), claims.to_string())];
     let text = |value: &Value| match value {
         Value::Null | Value::Object(_) | Value::Array(_) => None,
@@ -342,21 +358,18 @@ async fn set(client: &Client, claims: &Value) {
         let value = claims.get(*claim).and_then(text);
         settings.extend(value.map(|value| ((*name).to_owned(), value)));
     }
-    let calls: Vec<String> = settings
-        .iter()
-        .map(|(name, value)| format!("set_config('{name}', $v${value}$v$, true)"))
-        .collect();
-    client.batch_execute(&format!("SELECT {}", calls.join(", "))).await.unwrap();
+    settings.iter().map(|(name, value)| format!("SET LOCAL {name} = $v${value}$v$;")).collect()
 }
 
-/// What PostgreSQL shows; absent where it raises an error.
+/// What PostgreSQL shows; absent where it raises an error. One message, and its answer.
 async fn seen(client: &Client, claims: &Value, role: &str) -> Option<BTreeSet<String>> {
-    client.batch_execute("BEGIN").await.unwrap();
-    set(client, claims).await;
-    client.batch_execute(&format!("SET LOCAL ROLE {role}")).await.unwrap();
-    let answer = client.simple_query("SELECT id FROM subject").await;
-    client.batch_execute("ROLLBACK").await.unwrap();
-    let rows = answer.ok()?;
+    let settings = settings(claims);
+    let question =
+        format!("BEGIN; {settings} SET LOCAL ROLE {role}; SELECT id FROM subject; ROLLBACK");
+    let Ok(rows) = client.simple_query(&question).await else {
+        client.batch_execute("ROLLBACK").await.unwrap();
+        return None;
+    };
     let ids = rows.iter().filter_map(|message| match message {
         SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
         _ => None,

@@ -48,6 +48,76 @@ pub(crate) const FUNCTIONS: &str = "
     REVOKE EXECUTE ON FUNCTION auth.secret FROM PUBLIC;
 ";
 
+/// Functions that read tables.
+pub(crate) const TABLE_FUNCTIONS: &str = "
+    CREATE FUNCTION is_member(of uuid) RETURNS boolean LANGUAGE sql STABLE AS $$
+      SELECT EXISTS (SELECT 1 FROM member WHERE member.org = of AND member.person = auth.uid())
+    $$;
+    CREATE FUNCTION is_member_definer(of uuid) RETURNS boolean LANGUAGE sql SECURITY DEFINER
+      SET search_path = public AS $$
+      -- As its owner, who sees everything.
+      SELECT EXISTS (SELECT 1 FROM member WHERE org = of AND person = auth.uid());
+    $$;
+    CREATE FUNCTION is_member_of(uuid, uuid) RETURNS boolean LANGUAGE sql STRICT
+      SECURITY DEFINER SET search_path = '' AS $$
+      SELECT EXISTS (SELECT 1 FROM public.member m WHERE m.org = $1 AND m.person = $2)
+    $$;
+    CREATE FUNCTION has_role(wanted text) RETURNS boolean LANGUAGE sql STABLE SECURITY DEFINER
+      SET search_path TO 'public', 'pg_temp' AS $$
+      SELECT EXISTS (SELECT 1 FROM profile WHERE profile.id = auth.uid() AND role = wanted)
+    $$;
+    CREATE FUNCTION my_role() RETURNS text LANGUAGE sql STABLE SECURITY DEFINER AS $$
+      SELECT role FROM profile WHERE id = auth.uid()
+    $$;
+    CREATE FUNCTION my_org() RETURNS uuid LANGUAGE sql STABLE AS
+      'SELECT p.org FROM public.profile p WHERE p.id = auth.uid() LIMIT 1';
+    CREATE FUNCTION is_admin_or_owner(it uuid) RETURNS boolean LANGUAGE sql STABLE AS $$
+      SELECT has_role('admin') OR it = auth.uid()
+    $$;
+    CREATE FUNCTION level_in(it uuid) RETURNS int LANGUAGE sql STABLE SECURITY DEFINER AS $$
+      SELECT level FROM member WHERE org = it AND person = auth.uid()
+    $$;
+    CREATE FUNCTION at_least(bigint, text) RETURNS boolean LANGUAGE sql IMMUTABLE STRICT AS
+      $$ SELECT $1 >= 3 AND $2 <> 'x' $$;
+    CREATE FUNCTION shadow(id uuid) RETURNS boolean LANGUAGE sql STABLE AS $$
+      SELECT EXISTS (SELECT 1 FROM profile WHERE id = auth.uid() AND is_admin)
+    $$;
+    CREATE FUNCTION as_owner(it uuid) RETURNS boolean LANGUAGE sql STABLE SECURITY DEFINER AS $$
+      SELECT current_user = 'postgres' OR it = auth.uid()
+    $$;
+    CREATE FUNCTION returns_member(it uuid) RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER AS $$
+    BEGIN
+      RETURN EXISTS (SELECT 1 FROM public.member m WHERE m.org = it AND m.person = auth.uid());
+    END;
+    $$;
+    CREATE FUNCTION into_role() RETURNS boolean LANGUAGE plpgsql STABLE SECURITY DEFINER AS $$
+    DECLARE
+      v_role text;
+    BEGIN
+      SELECT p.role INTO v_role FROM profile p WHERE p.id = auth.uid();
+      RETURN v_role = 'admin';
+    END $$;
+    CREATE FUNCTION ambiguous(id uuid) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+    BEGIN
+      RETURN EXISTS (SELECT 1 FROM profile WHERE id = auth.uid());
+    END $$;
+    CREATE FUNCTION several() RETURNS uuid LANGUAGE sql STABLE AS 'SELECT org FROM member';
+    CREATE FUNCTION orgs() RETURNS SETOF uuid LANGUAGE sql STABLE SECURITY DEFINER AS
+      'SELECT org FROM member WHERE person = auth.uid()';
+    CREATE FUNCTION endless(it uuid) RETURNS boolean LANGUAGE sql STABLE AS
+      'SELECT EXISTS (SELECT 1 FROM subject s WHERE s.tenant = it)';
+    CREATE FUNCTION counted() RETURNS bigint LANGUAGE sql STABLE AS 'SELECT count(*) FROM member';
+    CREATE FUNCTION defaulted(it uuid DEFAULT NULL) RETURNS boolean LANGUAGE sql STABLE AS
+      'SELECT it IS NULL';
+    CREATE FUNCTION elsewhere() RETURNS boolean LANGUAGE sql STABLE SET search_path = '' AS
+      'SELECT true';
+    CREATE SCHEMA app;
+    CREATE FUNCTION app.hidden() RETURNS boolean LANGUAGE sql STABLE AS 'SELECT true';
+    CREATE FUNCTION calls_hidden() RETURNS boolean LANGUAGE sql STABLE AS 'SELECT app.hidden()';
+    CREATE FUNCTION nested_definer(it uuid) RETURNS boolean LANGUAGE sql STABLE SECURITY DEFINER AS
+      'SELECT is_member(it)';
+";
+
 /// The table, with what policies like to read.
 pub(crate) const TABLE: &str = "
     CREATE TYPE mood AS ENUM ('ok', 'sad', 'glad');
@@ -155,7 +225,7 @@ const VALUES: &[&[&str]] = &[
 ];
 
 /// How many rows there are.
-pub(crate) const ROWS: usize = 24;
+pub(crate) const ROWS: usize = 128;
 
 /// What fills the other tables.
 fn fill_others(pick: &mut impl FnMut(usize) -> usize) -> String {
@@ -200,7 +270,7 @@ fn fill_others(pick: &mut impl FnMut(usize) -> usize) -> String {
 /// Statements that fill the table, with values that `pick` chooses.
 pub(crate) fn fill(mut pick: impl FnMut(usize) -> usize) -> String {
     let mut sql = fill_others(&mut pick);
-    sql.push_str("TRUNCATE subject;");
+    sql.push_str("TRUNCATE subject; INSERT INTO subject VALUES ");
     for id in 0..ROWS {
         let values = VALUES.iter().map(|values| {
             let value = values[pick(values.len())];
@@ -211,7 +281,8 @@ pub(crate) fn fill(mut pick: impl FnMut(usize) -> usize) -> String {
             }
         });
         let values: Vec<String> = values.collect();
-        sql.push_str(&format!("INSERT INTO subject VALUES ({id}, {});", values.join(", ")));
+        let comma = if id == 0 { "" } else { "," };
+        sql.push_str(&format!("{comma} ({id}, {})", values.join(", ")));
     }
     sql
 }

@@ -4,11 +4,11 @@
 //! it must say nothing (`Fields::end`).
 
 use crate::rule::error::RuleError;
-use crate::rule::expression::Asked;
-use crate::rule::expression::From;
 use crate::rule::expression::Node;
 use crate::rule::expression::QUALIFIED;
-use crate::rule::expression::Query;
+use crate::rule::expression::query::Asked;
+use crate::rule::expression::query::From;
+use crate::rule::expression::query::Query;
 use crate::rule::policy::read::DEPTH_MAX;
 use crate::rule::policy::read::Level;
 use crate::rule::policy::read::Meaning;
@@ -97,6 +97,9 @@ impl<'a> Reader<'a> {
         let Meaning::Compare(op) = meaning else {
             return Err(refused("ANY and ALL", "only comparisons go with them"));
         };
+        if query.from.is_empty() {
+            return Ok(Typed { node: Node::compare(op, operand, output), of: 16 });
+        }
         let query = Query { outputs: vec![output], ..query };
         let asks = Asked::Quantified { op, all, operand: Box::new(operand) };
         Ok(Typed { node: Node::Subquery { asks, query: Box::new(query) }, of: 16 })
