@@ -16,6 +16,7 @@ use crate::change::relation::Relation;
 use crate::route::group::Group;
 use crate::route::policy::Tier;
 use crate::route::session::Close;
+use crate::route::session::Peer;
 use crate::route::session::Session;
 use crate::route::session::SessionKey;
 use crate::route::session::Subscription;
@@ -155,6 +156,13 @@ pub struct RingRow {
 }
 
 impl Shard {
+    /// Notes where a session comes from.
+    pub fn introduce(&mut self, key: SessionKey, peer: Peer) {
+        if let Some(session) = self.session_mut(key) {
+            session.peer = peer;
+        }
+    }
+
     /// Sessions from a place on.
     #[must_use]
     pub fn list_sessions(&self, from: usize) -> Part<SessionRow> {
@@ -234,7 +242,11 @@ impl Shard {
     }
 
     fn session_row(&self, key: SessionKey, session: &Session) -> SessionRow {
-        let behind = session.readers.iter().map(|reader| reader.place).min();
+        let asked = session.subscriptions.iter().filter_map(|it| {
+            let waits = !self.is_asked_up_to_date(key, &it.id);
+            self.asked_place(key, &it.id).filter(|_| waits)
+        });
+        let behind = session.readers.iter().map(|reader| reader.place).chain(asked).min();
         let cursor = match behind {
             Some(place) => self.cursor_before(place),
             None => self.delivered_to(key),
@@ -275,14 +287,18 @@ impl Shard {
             events: events(request.events),
             throttle: request.throttle.as_deref().map(throttle),
             state: self.state_of(key, subscription),
-            tier: table.map_or(Tier::Closed, |table| self.shared.policies.tier(table)),
+            tier: match table {
+                _ if self.asked(key, &subscription.id).is_some() => Tier::Asked,
+                Some(table) => self.shared.policies.tier(table),
+                None => Tier::Closed,
+            },
             group: subscription.attachment.group,
         }
     }
 
     fn state_of(&self, key: SessionKey, subscription: &Subscription) -> &'static str {
         let id: &Rc<str> = &subscription.id;
-        if subscription.member_at.is_some() {
+        if subscription.member_at.is_some() || self.is_asked_up_to_date(key, id) {
             "live"
         } else if self.rests(key, id) {
             "paused"

@@ -40,6 +40,8 @@ pub enum Tier {
     Configuration,
     /// The database's own policies, read here.
     RowSecurity,
+    /// The database's own policies, which are not decided here: Postgres is asked.
+    Asked,
 }
 
 impl Tier {
@@ -51,6 +53,7 @@ impl Tier {
             Tier::Open => "open",
             Tier::Configuration => "configuration",
             Tier::RowSecurity => "row security",
+            Tier::Asked => "asked",
         }
     }
 }

@@ -176,7 +176,6 @@ pub struct Shard {
     pub(crate) matched: Position,
     /// Sessions that are behind and whose outbox has room.
     pub(crate) ready: VecDeque<SessionKey>,
-    /// Subscriptions whose cursor is ahead of this shard.
     /// Subscriptions that wait for the rows that they begin with.
     pub(crate) asking: Vec<Asking>,
     /// Subscriptions that have their rows and wait for the stream.
@@ -314,13 +313,6 @@ impl Shard {
         });
         let place = u32::try_from(place).expect("a shard has fewer than 2^32 sessions");
         SessionKey { place, generation }
-    }
-
-    /// Notes where a session comes from.
-    pub fn introduce(&mut self, key: SessionKey, peer: Peer) {
-        if let Some(session) = self.session_mut(key) {
-            session.peer = peer;
-        }
     }
 
     /// Ends a session and all that it asked for.

@@ -1,13 +1,18 @@
 //! What the database says, and what the configuration makes of it.
 
+use crate::catalog::TableName;
+use crate::catalog::replicas::Tier as RoleTier;
 use crate::catalog::replication::PublicationRow;
 use crate::catalog::replication::SlotRow;
+use crate::catalog::snapshot::Snapshot;
 use crate::catalog::snapshot::Table as Known;
 use crate::change::relation::ReplicaIdentity;
 use crate::console::View;
 use crate::console::answer::Refused;
 use crate::console::answer::Table;
 use crate::console::answer::Value;
+use crate::route::policy::Tier;
+use crate::route::policy::Undecided;
 
 pub(super) async fn slots(view: &View) -> Result<Table, Refused> {
     let slots = view.catalog.slots().await?;
@@ -44,12 +49,12 @@ pub(super) async fn publications(view: &View) -> Result<Table, Refused> {
 pub(super) fn tables(view: &View) -> Table {
     let catalog = view.catalog.current();
     let mut rows: Vec<(String, Vec<Value>)> =
-        catalog.tables().map(|table| row(view, table)).collect();
+        catalog.tables().map(|table| row(view, &catalog, table)).collect();
     rows.sort_by(|(a, _), (b, _)| a.cmp(b));
     Table::of(rows.into_iter().map(|(_, row)| row).collect())
 }
 
-fn row(view: &View, table: &Known) -> (String, Vec<Value>) {
+fn row(view: &View, catalog: &Snapshot, table: &Known) -> (String, Vec<Value>) {
     let relation = &table.relation;
     let name = format!("{}.{}", relation.schema, relation.name);
     let identity = match relation.identity {
@@ -71,8 +76,28 @@ fn row(view: &View, table: &Known) -> (String, Vec<Value>) {
         (view.judging)().policies.tier(table).name().into(),
         joined(view.roles.iter().map(|role| &**role).filter(|role| may(role))),
         joined(unread.map(|policy| &*policy.name)),
+        undecided(view, catalog, table),
     ];
     (name, row)
+}
+
+/// The roles of whom it is not decided in process what they see, with the reason.
+fn undecided(view: &View, catalog: &Snapshot, table: &Known) -> Value {
+    let policies = (view.judging)().policies;
+    if policies.tier(table) != Tier::RowSecurity {
+        return Value::Null;
+    }
+    let (schema, name) = (table.relation.schema.clone(), table.relation.name.clone());
+    let asks = policies.undecided(&TableName { schema, name }) == Undecided::Ask;
+    let of = |role: &str| match catalog.tier(table, role) {
+        RoleTier::Elsewhere { policy, why } => {
+            let what = if asks && why.can_be_asked() { "asked" } else { "refused" };
+            Some(format!("{role}: {what}, \"{policy}\": {why}"))
+        }
+        _ => None,
+    };
+    let all: Vec<String> = view.roles.iter().filter_map(|role| of(role)).collect();
+    if all.is_empty() { Value::Null } else { all.join("; ").into() }
 }
 
 fn joined<'a>(names: impl Iterator<Item = &'a str>) -> Value {

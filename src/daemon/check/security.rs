@@ -11,6 +11,7 @@ use crate::catalog::snapshot::Snapshot;
 use crate::catalog::snapshot::Table;
 use crate::config::Access;
 use crate::config::Config;
+use crate::route::policy::Undecided;
 use crate::rule::RuleError;
 use crate::rule::Session;
 use crate::rule::Settings;
@@ -38,7 +39,14 @@ pub(super) fn findings(config: &Config, snapshot: &Snapshot, roles: &[Box<str>])
     tables.sort_by_key(|table| (&table.relation.schema, &table.relation.name));
     tables
         .into_iter()
-        .flat_map(|table| of_table(table, (&config.settings, snapshot), roles))
+        .flat_map(|table| {
+            let own = config.tables.iter().find(|entry| {
+                *entry.schema == *table.relation.schema && *entry.name == *table.relation.name
+            });
+            let undecided = own.and_then(|entry| entry.undecided);
+            let undecided = undecided.unwrap_or(config.row_security.undecided);
+            of_table(table, (&config.settings, snapshot), roles, undecided)
+        })
         .collect()
 }
 
@@ -46,6 +54,7 @@ fn of_table(
     table: &Table,
     (settings, snapshot): (&Settings, &Snapshot),
     roles: &[Box<str>],
+    undecided: Undecided,
 ) -> Vec<Finding> {
     let subject = format!("{}.{}", table.relation.schema, table.relation.name);
     let finding = |severity, code, message| Finding {
@@ -63,17 +72,32 @@ fn of_table(
             .iter()
             .filter(|role| roles.contains(role) && !table.policies.exempts(role));
         let concerned: Vec<&str> = concerned.map(|role| &**role).collect();
-        let refused: Vec<(&str, String)> = concerned
+        let obstacles: Vec<(&str, Obstacle)> = concerned
             .iter()
             .filter_map(|role| Some((*role, obstacle(table, policy, (settings, snapshot), role)?)))
             .collect();
-        if let Some((_, why)) = refused.first() {
-            let who: Vec<&str> = refused.iter().map(|(role, _)| *role).collect();
-            let (name, who) = (&policy.name, who.join(", "));
+        let asks = undecided == Undecided::Ask;
+        let (asked, refused): (Vec<_>, Vec<_>) =
+            obstacles.into_iter().partition(|(_, obstacle)| asks && obstacle.can_be_asked);
+        let named = |of: &[(&str, Obstacle)]| {
+            let (_, first) = of.first()?;
+            let who: Vec<&str> = of.iter().map(|(role, _)| *role).collect();
+            Some((who.join(", "), first.why.clone()))
+        };
+        let name = &policy.name;
+        if let Some((who, why)) = named(&refused) {
             let message =
                 format!("its policy \"{name}\" is not decided here, so {who} is refused: {why}");
             findings.push(finding(Severity::Warning, "policy-unsupported", message));
-        } else if !concerned.is_empty() {
+        }
+        if let Some((who, why)) = named(&asked) {
+            let message = format!(
+                "its policy \"{name}\" is not decided here, so Postgres is asked for {who} about \
+                 each change: {why}"
+            );
+            findings.push(finding(Severity::Notice, "policy-asked", message));
+        }
+        if refused.is_empty() && asked.is_empty() && !concerned.is_empty() {
             decided.push(format!("\"{}\"", policy.name));
         }
         if policy.reads_user_metadata {
@@ -92,15 +116,23 @@ fn of_table(
     findings
 }
 
+/// Why a policy is not decided here.
+struct Obstacle {
+    why: String,
+    /// Whether Postgres has an answer all the same.
+    can_be_asked: bool,
+}
+
 /// Why the policy is not decided for the role, whatever the claims.
 fn obstacle(
     table: &Table,
     policy: &TablePolicy,
     (settings, snapshot): (&Settings, &Snapshot),
     role: &str,
-) -> Option<String> {
+) -> Option<Obstacle> {
     if let Err(error) = &policy.read {
-        return Some(error.to_string());
+        let (why, can_be_asked) = (error.to_string(), error.can_be_asked());
+        return Some(Obstacle { why, can_be_asked });
     }
     let guard = Guard { kind: Kind::Permissive, ..policy.guard() };
     let mut first = None;
@@ -114,7 +146,8 @@ fn obstacle(
             Err((_, RuleError::Value { .. } | RuleError::Type { .. })) => {}
             Err((_, error)) => {
                 let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
-                first.get_or_insert(format!("{error}{hint}"));
+                let can_be_asked = error.can_be_asked();
+                first.get_or_insert(Obstacle { why: format!("{error}{hint}"), can_be_asked });
             }
         }
     }
