@@ -10,14 +10,14 @@ use serde::Deserialize;
 use crate::catalog::policies::TablePolicies;
 use crate::change::id::RelationId;
 
-/// What all policies of a table for SELECT reach together.
+/// What the policies of a table for SELECT reach.
 #[derive(Clone, Debug, Default)]
 pub struct Reach {
     /// The table's columns, in the order of its row type.
     pub columns: Vec<Box<str>>,
-    /// Those that the policies read; absent: the row as a whole.
-    pub reads: Option<Vec<Box<str>>>,
-    /// The tables that they look into, or may; absent where that is not known.
+    /// Those that each policy reads, by its name; absent: the row as a whole.
+    pub reads: HashMap<Box<str>, Option<Vec<Box<str>>>>,
+    /// The tables that all of them look into, or may; absent where that is not known.
     pub tables: Option<Vec<RelationId>>,
 }
 
@@ -25,7 +25,7 @@ pub struct Reach {
 struct Row {
     id: u32,
     columns: Vec<Box<str>>,
-    reads: Option<Vec<Box<str>>>,
+    reads: HashMap<Box<str>, Option<Vec<Box<str>>>>,
     tables: Option<Vec<u32>>,
 }
 

@@ -1,13 +1,13 @@
 -- What the policies for SELECT of the tables of OIDs $1 reach, as one JSON document: the table's
--- columns in order, those that the policies read (null: the row as a whole), and the tables that they
--- look into, through functions, views and the policies of other tables (null: that is not known). A
+-- columns in order, those that each policy reads (null: the row as a whole), and the tables that all of
+-- them look into, through functions, views and the policies of other tables (null: that is not known). A
 -- function's text is only searched for names, so there may be tables too many.
 WITH RECURSIVE secured AS (
     SELECT c.oid
     FROM pg_class c
     WHERE c.oid = ANY ($1::oid[]) AND c.relrowsecurity
 ), policy AS (
-    SELECT p.oid, p.polrelid
+    SELECT p.oid, p.polname, p.polrelid
     FROM pg_policy p
     WHERE p.polcmd IN ('r', '*') AND p.polqual IS NOT NULL
 ), reached (root, class, id) AS (
@@ -67,21 +67,25 @@ SELECT COALESCE(jsonb_agg(jsonb_build_object(
         WHERE a.attrelid = s.oid AND a.attnum > 0 AND NOT a.attisdropped
         ORDER BY a.attnum
     ),
-    'reads', CASE WHEN NOT EXISTS (
-        SELECT
+    'reads', COALESCE((
+        SELECT jsonb_object_agg(p.polname, CASE WHEN NOT EXISTS (
+            SELECT
+            FROM pg_depend d
+            WHERE d.classid = 'pg_policy'::regclass AND d.objid = p.oid
+              AND d.refclassid = 'pg_class'::regclass AND d.refobjid = s.oid
+              AND d.refobjsubid = 0 AND d.deptype = 'n'
+        ) THEN ARRAY(
+            SELECT a.attname::text
+            FROM pg_depend d
+            JOIN pg_attribute a ON a.attrelid = s.oid AND a.attnum = d.refobjsubid
+            WHERE d.classid = 'pg_policy'::regclass AND d.objid = p.oid
+              AND d.refclassid = 'pg_class'::regclass AND d.refobjid = s.oid
+              AND d.refobjsubid > 0
+            ORDER BY 1
+        ) END)
         FROM policy p
-        JOIN pg_depend d ON d.classid = 'pg_policy'::regclass AND d.objid = p.oid
-        WHERE p.polrelid = s.oid AND d.refclassid = 'pg_class'::regclass AND d.refobjid = s.oid
-          AND d.refobjsubid = 0 AND d.deptype = 'n'
-    ) THEN ARRAY(
-        SELECT DISTINCT a.attname::text
-        FROM policy p
-        JOIN pg_depend d ON d.classid = 'pg_policy'::regclass AND d.objid = p.oid
-        JOIN pg_attribute a ON a.attrelid = s.oid AND a.attnum = d.refobjsubid
-        WHERE p.polrelid = s.oid AND d.refclassid = 'pg_class'::regclass AND d.refobjid = s.oid
-          AND d.refobjsubid > 0
-        ORDER BY 1
-    ) END,
+        WHERE p.polrelid = s.oid
+    ), '{}'),
     'tables', CASE WHEN NOT EXISTS (
         SELECT
         FROM reached r

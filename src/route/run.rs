@@ -60,7 +60,11 @@ pub async fn run(
                 shard.borrow_mut().tick(clock());
             }
             Some(answer) = told.recv() => shard.borrow_mut().take_answer(answer),
-            Some(answer) = ruled.recv() => shard.borrow_mut().take_ruled(answer),
+            Some(answer) = ruled.recv() => {
+                let mut shard = shard.borrow_mut();
+                shard.expire(&clock);
+                shard.take_ruled(answer);
+            }
             count = feeds.recv_many(&mut batch, FEEDS_MAX), if fed && hungry => {
                 fed = count > 0;
                 shard.borrow_mut().incoming.extend(batch.drain(..));

@@ -33,6 +33,8 @@ use crate::ask::verdict::script;
 use crate::catalog::dial::Dial;
 use crate::metrics::Metrics;
 
+/// How long all questions of an inquiry may take, where one may not take longer.
+const INQUIRY_MAX: Duration = Duration::from_secs(30);
 /// Kinds of errors that were told to the operator and are not told again.
 const TOLD_MAX: usize = 1000;
 
@@ -181,7 +183,9 @@ impl Office {
     async fn work(self, task: Task, connection: Option<Connection>) -> Done {
         let began_at = Instant::now();
         let patience = self.settings.verdicts.timeout;
-        let asking = Box::pin(timeout(patience * 5, self.ask(&task.inquiry, connection)));
+        let questions = u32::try_from(task.inquiry.cases.len()).unwrap_or(u32::MAX);
+        let all = patience.saturating_mul(questions).min(INQUIRY_MAX).max(patience * 2);
+        let asking = Box::pin(timeout(all, self.ask(&task.inquiry, connection)));
         let (connection, result) = match asking.await {
             Ok((connection, result)) => (connection, result),
             // The connection is dropped; the server has a time limit of its own.

@@ -12,6 +12,7 @@ use crate::change::visibility::Visibility;
 use crate::ring::Gap;
 use crate::ring::Place;
 use crate::route::asked::Member;
+use crate::route::asked::NO_TICKET;
 use crate::route::asked::State;
 use crate::route::asked::batch::Batch;
 use crate::route::asked::batch::Part;
@@ -99,10 +100,11 @@ impl Answered {
 }
 
 impl Shard {
-    /// Takes the words for a reader, and tells it what fits.
-    pub(super) fn take_words(&mut self, member: &Member, answered: Answered) {
+    /// Takes the words that an inquiry brought for a reader, and tells it what fits. One that was
+    /// judged anew meanwhile waits for another inquiry.
+    pub(super) fn take_words(&mut self, member: &Member, ticket: u64, answered: Answered) {
         let Some(reader) = self.policing.readers.get_mut(member) else { return };
-        if !matches!(reader.state, State::Round) {
+        if !matches!(reader.state, State::Round(known) if known == ticket) {
             return;
         }
         (reader.state, reader.tries) = (State::Answered(answered), 0);
@@ -129,7 +131,8 @@ impl Shard {
         if !matches!(reader.state, State::Answered(_)) {
             return;
         }
-        let State::Answered(mut answered) = std::mem::replace(&mut reader.state, State::Round)
+        let State::Answered(mut answered) =
+            std::mem::replace(&mut reader.state, State::Round(NO_TICKET))
         else {
             return;
         };
@@ -246,6 +249,17 @@ impl Shard {
         }
     }
 
+    /// Looks again at those that wait for the stream.
+    pub(super) fn announce_ahead(&mut self) {
+        for member in std::mem::take(&mut self.policing.ahead) {
+            // One that has more to read is told when it has.
+            let place = self.asked_place(member.0, &member.1);
+            if place.is_some_and(|place| self.place().is_some_and(|end| place >= end)) {
+                self.announce(&member);
+            }
+        }
+    }
+
     /// Tells a reader that it has what it missed, if it wants to know. One that follows a snapshot
     /// must have passed what the log held then.
     fn announce(&mut self, member: &Member) {
@@ -253,6 +267,9 @@ impl Shard {
         let matched = self.matched;
         let Some(reader) = self.policing.readers.get_mut(member) else { return };
         if reader.seen.as_ref().is_some_and(|(_, lsn)| Position::after(*lsn) > matched) {
+            if !self.policing.ahead.contains(member) {
+                self.policing.ahead.push(member.clone());
+            }
             return;
         }
         reader.seen = None;

@@ -59,6 +59,9 @@ pub(super) use plan::plan;
 /// waits for the shard.
 const ROUNDS_MAX: usize = 4;
 
+/// The number of no inquiry.
+const NO_TICKET: u64 = 0;
+
 /// What is asked for a subscription, and what the answer depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
@@ -84,6 +87,9 @@ pub(crate) struct Policing {
     settling: Vec<Settling>,
     /// Those that ask again at the next second.
     later: Vec<Member>,
+    /// Those that have read everything after their snapshot, and wait until the stream is where the
+    /// log ended then.
+    ahead: Vec<Member>,
     /// What is asked, each once, with how many readers want it.
     matters: Slab<(Arc<Matter>, usize)>,
     /// The images that were written last, for others at the same place.
@@ -114,8 +120,8 @@ struct Reader {
 enum State {
     /// More changes, or its turn: in a stand.
     Idle(usize),
-    /// An answer, or that it can be taken.
-    Round,
+    /// The answer to the inquiry of this number, or, for a moment, to be asked for.
+    Round(u64),
     /// Room in its session's outbox.
     Answered(Answered),
     /// The next second.
@@ -139,6 +145,7 @@ impl Default for Policing {
             rounds: HashMap::new(),
             settling: Vec::new(),
             later: Vec::new(),
+            ahead: Vec::new(),
             matters: Slab::new(),
             last: None,
             tickets: 0,
@@ -171,6 +178,7 @@ impl Policing {
         self.rounds.clear();
         self.settling.clear();
         self.later.clear();
+        self.ahead.clear();
         self.matters.clear();
         self.last = None;
     }
@@ -190,12 +198,13 @@ impl Policing {
             }
             State::Later => self.later.retain(|known| known != member),
             // The answer finds nobody.
-            State::Round | State::Answered(_) => {}
+            State::Round(_) | State::Answered(_) => {}
         }
         if let Some((_, readers)) = self.matters.get_mut(reader.matter) {
             *readers -= 1;
             if *readers == 0 {
                 self.matters.remove(reader.matter);
+                self.last = None;
             }
         }
         Some((place, reader.announce))
@@ -274,11 +283,10 @@ impl Shard {
         if let Some((_, readers)) = policing.matters.get_mut(matter) {
             *readers += 1;
         }
-        let state = State::Round;
+        let state = State::Round(NO_TICKET);
         let reader = Reader { asked, matter, place, announce, seen, tries: 0, state };
         policing.readers.insert(member.clone(), reader);
-        policing.stand(member, place);
-        self.wake.notify_one();
+        self.reach(member, place);
     }
 
     /// Ends a subscription's being asked for; tells where it was, and whether it is to be told when it

@@ -25,10 +25,13 @@ pub(in crate::route) fn plan(
 ) -> Result<Asked, Box<str>> {
     let (role, reach) = (claims.role(), &table.policies.reach);
     let columns = reach.columns.iter().map(|name| relation.column(name)).collect();
-    let read = reach.reads.as_ref().unwrap_or(&reach.columns);
-    let reads = read.iter().map(|name| relation.column(name).ok_or_else(|| name.clone()));
+    let read = table.policies.of(role).flat_map(|policy| {
+        reach.reads.get(&policy.name).and_then(Option::as_ref).unwrap_or(&reach.columns)
+    });
+    let reads = read.map(|name| relation.column(name).ok_or_else(|| name.clone()));
     let mut reads: Vec<usize> = reads.collect::<Result<_, _>>()?;
     reads.sort_unstable();
+    reads.dedup();
     let session = Session::new(claims.json(), role, context.policies.settings());
     let watched = watched(context, table);
     let looks_elsewhere = reach.tables.as_ref().is_none_or(|all| all.len() > watched.len());

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use crate::change::transaction::ChangeKind;
 use crate::ring::Gap;
 use crate::ring::Place;
 use crate::route::asked::Member;
+use crate::route::asked::NO_TICKET;
 use crate::route::asked::ROUNDS_MAX;
 use crate::route::asked::State;
 use crate::route::asked::batch::Batch;
@@ -31,6 +33,7 @@ const MEMBERS_MAX: usize = 256;
 /// An inquiry on its way, and whom it is for.
 #[derive(Debug)]
 pub(super) struct Round {
+    pub(super) ticket: u64,
     pub(super) batch: Rc<Batch>,
     /// Each with the place of its name's case, and which images it needs.
     pub(super) members: Vec<(Member, usize)>,
@@ -133,12 +136,12 @@ impl Shard {
     fn take_members(&mut self, at: usize) -> Vec<Member> {
         let policing = &mut self.policing;
         let Some(stand) = policing.stands.get_mut(at) else { return Vec::new() };
-        let mut names: HashMap<Arc<Name>, ()> = HashMap::new();
+        let mut names: HashSet<Arc<Name>> = HashSet::new();
         let mut members = Vec::new();
         while let Some(member) = stand.members.pop() {
             let Some(reader) = policing.readers.get_mut(&member) else { continue };
-            names.insert(Arc::clone(&reader.asked.name), ());
-            (reader.state, reader.place) = (State::Round, stand.place);
+            names.insert(Arc::clone(&reader.asked.name));
+            (reader.state, reader.place) = (State::Round(NO_TICKET), stand.place);
             members.push(member);
             if names.len() >= NAMES_MAX || members.len() >= MEMBERS_MAX {
                 break;
@@ -159,7 +162,7 @@ impl Shard {
             wishes.into_iter().partition(|wish| !wish.needs.is_empty());
         for wish in rest {
             if truncates || batch.entries.iter().any(|it| it.new == Part::Missing) {
-                self.take_words(&wish.member, Answered::without(batch));
+                self.take_words(&wish.member, NO_TICKET, Answered::without(batch));
             } else {
                 self.reach(&wish.member, batch.end);
             }
@@ -167,6 +170,9 @@ impl Shard {
         if asks.is_empty() {
             return true;
         }
+        // Plans are discarded where the role changes.
+        let mut asks = asks;
+        asks.sort_by(|one, other| one.name.role.cmp(&other.name.role));
         let Some((matter, _)) = self.policing.matters.get(batch.matter) else { return true };
         let matter = Arc::clone(matter);
         let (cases, members) = cases(asks, batch.images.len());
@@ -179,7 +185,12 @@ impl Shard {
         let (ticket, tell) = (policing.tickets, policing.tell.clone());
         match self.shared.asker.inquirer().ask(inquiry, ticket, &tell) {
             Ok(()) => {
-                let round = Round { batch: Rc::clone(batch), members, cases: about };
+                for (member, _) in &members {
+                    if let Some(reader) = self.policing.readers.get_mut(member) {
+                        reader.state = State::Round(ticket);
+                    }
+                }
+                let round = Round { ticket, batch: Rc::clone(batch), members, cases: about };
                 self.policing.rounds.insert(ticket, round);
                 let changes = u64::try_from(changes).unwrap_or(u64::MAX);
                 self.shared.metrics.verdicts.changes.add(changes);

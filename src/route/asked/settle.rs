@@ -6,6 +6,7 @@
 //! moments; such a pair may never have existed, so it is not shown. Which of these transactions the
 //! answer saw is known when the stream has come to where the log ended then.
 
+use std::collections::HashSet;
 use std::rc::Rc;
 
 use crate::ask::AskError;
@@ -14,9 +15,12 @@ use crate::ask::verdict::Ruled;
 use crate::ask::verdict::Ruling;
 use crate::change::cursor::Position;
 use crate::change::id::RelationId;
+use crate::change::id::Xid;
+use crate::change::lsn::Lsn;
 use crate::ring::Gap;
 use crate::route::asked::Member;
 use crate::route::asked::State;
+use crate::route::asked::batch::Batch;
 use crate::route::asked::batch::Part;
 use crate::route::asked::deliver::Answered;
 use crate::route::asked::round::Round;
@@ -34,6 +38,34 @@ pub(super) struct Settling {
     ruling: Ruling,
 }
 
+/// What happened to the tables that the policies look into.
+#[derive(Debug, Default)]
+struct Touches {
+    /// The last transaction that changed one of them.
+    last: Option<u64>,
+    xids: HashSet<Xid>,
+    /// The batch's transactions that did so themselves.
+    own: HashSet<u64>,
+}
+
+impl Touches {
+    /// Whether something that was asked about is of a time before the last of them. The row before a
+    /// change is of a time before the change's own transaction.
+    fn spoil(&self, batch: &Batch, images: Option<&[usize]>) -> bool {
+        let Some(last) = self.last else { return false };
+        let needs = |part: Part| match (part, images) {
+            (Part::At(_), None) => true,
+            (Part::At(at), Some(images)) => images.binary_search(&at).is_ok(),
+            _ => false,
+        };
+        batch.entries.iter().any(|entry| {
+            let at = entry.place.transaction;
+            (at < last && (needs(entry.new) || needs(entry.old)))
+                || (self.own.contains(&at) && needs(entry.old))
+        })
+    }
+}
+
 impl Shard {
     /// Takes an answer.
     pub(crate) fn take_ruled(&mut self, ruled: Ruled) {
@@ -42,7 +74,7 @@ impl Shard {
             Ok(ruling) => ruling,
             Err(error) => {
                 for (member, _) in round.members {
-                    self.ask_again_or_give_up(&member, &error);
+                    self.ask_again_or_give_up(&member, round.ticket, &error);
                 }
                 return;
             }
@@ -59,6 +91,9 @@ impl Shard {
 
     /// Takes the answers that were waited with.
     pub(crate) fn settle_ruled(&mut self) {
+        if !self.policing.ahead.is_empty() {
+            self.announce_ahead();
+        }
         if self.policing.settling.is_empty() {
             return;
         }
@@ -82,67 +117,73 @@ impl Shard {
         let batch = Rc::clone(&round.batch);
         let unseen = ring.first_unseen(&ruling.visibility);
         let has_seen = unseen.is_ok_and(|unseen| unseen.transaction > batch.last());
-        let last_touch = self.last_touch(&round, &ruling);
+        let touches = self.touches(&round, &ruling);
         let ruling = Rc::new(ruling);
-        let Round { members, cases, .. } = round;
+        let Round { ticket, members, cases, .. } = round;
         for (member, case) in members {
             if !has_seen {
-                self.ask_again_or_give_up(&member, &AskError::Busy);
+                self.ask_again_or_give_up(&member, ticket, &AskError::Busy);
                 continue;
             }
-            let Some(Ok(_)) = ruling.words.get(case) else {
-                let error = ruling.words.get(case).and_then(|words| words.as_ref().err());
-                let error = error.cloned().unwrap_or(AskError::Failed);
-                self.ask_again_or_give_up(&member, &error);
+            if let Err(error) = ruling.words.get(case).unwrap_or(&Err(AskError::Failed)) {
+                let error = error.clone();
+                self.ask_again_or_give_up(&member, ticket, &error);
                 continue;
-            };
+            }
             let images = cases.get(case).cloned().flatten();
-            let needs = |part: Part| match (part, &images) {
-                (Part::At(_), None) => true,
-                (Part::At(at), Some(images)) => images.binary_search(&at).is_ok(),
-                _ => false,
-            };
-            // What it is about of a time before the last of these changes.
-            let inexact = last_touch.is_some_and(|touch| {
-                batch.entries.iter().any(|entry| {
-                    (entry.place.transaction < touch && (needs(entry.new) || needs(entry.old)))
-                        || (entry.place.transaction == touch && needs(entry.old))
-                })
-            });
-            if inexact {
+            if self.is_of(&member, ticket) && touches.spoil(&batch, images.as_deref()) {
                 self.resync(member.0, &member.1, Gap::Undecided);
                 continue;
             }
             let answered = Answered::new(&batch, &ruling, case, images);
-            self.take_words(&member, answered);
+            self.take_words(&member, ticket, answered);
         }
     }
 
-    /// The number of the last transaction that the answer saw, from the batch's first on, and that
-    /// changed a table which the policies look into.
-    fn last_touch(&self, round: &Round, ruling: &Ruling) -> Option<u64> {
+    fn is_of(&self, member: &Member, ticket: u64) -> bool {
+        let reader = self.policing.readers.get(member);
+        reader.is_some_and(|it| matches!(it.state, State::Round(known) if known == ticket))
+    }
+
+    /// The transactions that the answer saw, from the batch's first on, and that changed a table which
+    /// the policies look into.
+    fn touches(&self, round: &Round, ruling: &Ruling) -> Touches {
         let watched: Vec<RelationId> = self.watched_by(round).collect();
-        if watched.is_empty() {
-            return None;
-        }
-        let ring = self.ring.as_ref()?;
-        let first = round.batch.entries.first()?.place.transaction;
-        let touches = |number: &u64| {
-            ring.get(*number).is_some_and(|transaction| {
-                let mut relations = transaction.relations().iter();
-                relations.any(|it| watched.binary_search(&it.id).is_ok())
-                    && ruling.visibility.sees(transaction.xid)
-            })
+        let (Some(ring), Some(entry)) = (self.ring.as_ref(), round.batch.entries.first()) else {
+            return Touches::default();
         };
-        (first..ring.end().transaction).rev().find(touches)
+        if watched.is_empty() {
+            return Touches::default();
+        }
+        let xid = |number: u64| ring.get(number).map(|transaction| transaction.xid);
+        // Another part of the same transaction may lie before it.
+        let mut first = entry.place.transaction;
+        while first > 0 && xid(first - 1).is_some_and(|before| Some(before) == xid(first)) {
+            first -= 1;
+        }
+        let mut touches = Touches::default();
+        for number in first..ring.end().transaction {
+            let Some(transaction) = ring.get(number) else { continue };
+            let mut relations = transaction.relations().iter();
+            if relations.any(|it| watched.binary_search(&it.id).is_ok())
+                && ruling.visibility.sees(transaction.xid)
+            {
+                touches.last = Some(number);
+                touches.xids.insert(transaction.xid);
+            }
+        }
+        let places = round.batch.entries.iter().map(|entry| entry.place.transaction);
+        touches.own =
+            places.filter(|at| xid(*at).is_some_and(|it| touches.xids.contains(&it))).collect();
+        touches
     }
 
     /// There is no answer for a reader: it asks again, or misses what it asked about.
-    fn ask_again_or_give_up(&mut self, member: &Member, error: &AskError) {
-        let Some(reader) = self.policing.readers.get_mut(member) else { return };
-        if !matches!(reader.state, State::Round) {
+    fn ask_again_or_give_up(&mut self, member: &Member, ticket: u64, error: &AskError) {
+        if !self.is_of(member, ticket) {
             return;
         }
+        let Some(reader) = self.policing.readers.get_mut(member) else { return };
         reader.tries = reader.tries.saturating_add(1);
         let (tries, place) = (reader.tries, reader.place);
         match error {
@@ -177,9 +218,9 @@ impl Shard {
                 policing.stand(&member, place);
             }
         }
-        if let Some(settling) = policing.settling.first() {
-            let lsn = settling.ruling.insert_lsn;
-            let _later = self.ask(Question::Flush(lsn));
+        let waits = !self.policing.settling.is_empty() || !self.policing.ahead.is_empty();
+        if waits {
+            let _later = self.ask(Question::Flush(Lsn::new(u64::MAX)));
         }
     }
 }

@@ -5,6 +5,7 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::deployment::Client;
+use crate::deployment::DEADLINE;
 use crate::deployment::Deployment;
 use crate::deployment::Plan;
 use crate::policies::delivery::ANN;
@@ -43,7 +44,8 @@ async fn asked(identity: &str, set: &[&str]) -> (Deployment, String) {
          guest_{name}"
     );
     let set: Vec<&str> = [roles.as_str()].into_iter().chain(set.iter().copied()).collect();
-    let plan = Plan { schema: &schema, set: &set, ..Plan::default() };
+    let tables = "[[table]]\nname = 'members'\nopen = true";
+    let plan = Plan { schema: &schema, set: &set, tables, ..Plan::default() };
     (Deployment::on(database, plan).await, name)
 }
 
@@ -70,9 +72,9 @@ fn shown(row: &Value) -> String {
     format!("{} {}", row["op"].as_str().unwrap(), image["id"])
 }
 
-#[tokio::test]
-async fn each_role_is_told_what_postgres_says_that_it_sees() {
-    let (deployment, name) = asked("FULL", &[]).await;
+/// What each role is told of the same changes.
+async fn told(identity: &str, expected: [&[&str]; 6]) {
+    let (deployment, name) = asked(identity, &[]).await;
     let role = |role: &str| format!("{role}_{name}");
     let mut clients = [
         subscribed(&deployment, &role("member"), ANN).await,
@@ -90,15 +92,181 @@ async fn each_role_is_told_what_postgres_says_that_it_sees() {
             "TRUNCATE docs",
         ])
         .await;
-    let expected: [&[&str]; 6] = [
-        &["insert 1", "leave 1"],
-        &["insert 2", "enter 1", "delete 2"],
-        &["insert 1", "leave 1"],
-        &["insert 2", "delete 2"],
-        &["insert 1", "update 1"],
-        &["insert 1", "leave 1"],
-    ];
     for (at, (client, expected)) in clients.iter_mut().zip(expected).enumerate() {
         assert_eq!(until_truncate(client).await, expected, "client {at}");
     }
+}
+
+#[tokio::test]
+async fn each_role_is_told_what_postgres_says_by_the_whole_old_row() {
+    Box::pin(told(
+        "FULL",
+        [
+            &["insert 1", "leave 1"],
+            &["insert 2", "enter 1", "delete 2"],
+            &["insert 1", "leave 1"],
+            &["insert 2", "delete 2"],
+            &["insert 1", "update 1"],
+            &["insert 1", "leave 1"],
+        ],
+    ))
+    .await;
+}
+
+#[tokio::test]
+async fn each_role_is_told_what_postgres_says_by_the_key() {
+    Box::pin(told(
+        "DEFAULT",
+        [
+            &["insert 1"],
+            &["insert 2", "update 1"],
+            &["insert 1"],
+            &["insert 2", "delete 2"],
+            &["insert 1", "update 1"],
+            &["insert 1"],
+        ],
+    ))
+    .await;
+}
+
+/// Waits until a session of the database waits for the tests' lock.
+async fn until_blocked(sql: &tokio_postgres::Client) {
+    let waits = "SELECT EXISTS (SELECT FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+                 WHERE l.locktype = 'advisory' AND NOT l.granted AND d.datname = current_database())";
+    let blocked = async {
+        while !sql.query_one(waits, &[]).await.unwrap().get::<_, bool>(0) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, blocked).await.expect("nobody waits for the lock");
+}
+
+/// What is told of a change where the members change between it and the answer.
+async fn overtaken(before: &str, after: &str) {
+    let set = ["rls.connections=1", "rls.timeout_seconds=60"];
+    let (deployment, name) = asked("FULL", &set).await;
+    let (sql, role) = (&deployment.sql, format!("member_{name}"));
+    let slow = format!(
+        "CREATE FUNCTION slow() RETURNS boolean LANGUAGE plpgsql AS $$
+           BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN true; END $$;
+         CREATE TABLE slow (id int PRIMARY KEY);
+         ALTER TABLE slow ENABLE ROW LEVEL SECURITY;
+         CREATE POLICY slow ON slow TO {role} USING (slow());
+         GRANT SELECT ON slow TO {role};
+         {before}"
+    );
+    deployment.execute(&[&slow, "SELECT pg_advisory_lock(1)"]).await;
+    let mut ann = subscribed(&deployment, &role, ANN).await;
+    let mut other = deployment.client_with(json!({"role": role, "sub": BOB})).await;
+    while other.subscribe(json!({"id": "s", "table": "slow"})).await["type"] != "subscribed" {}
+
+    // The only connection waits; meanwhile something happens, and then the members are others.
+    deployment.execute(&["INSERT INTO slow VALUES (1)"]).await;
+    until_blocked(sql).await;
+    deployment.execute(&["INSERT INTO docs VALUES (1, NULL, 'a')", after]).await;
+    deployment.execute(&["SELECT pg_advisory_unlock(1)"]).await;
+
+    let missed = ann.expect("resync").await;
+    assert_eq!(missed["reason"], "undecided", "{missed}");
+    let own = format!("INSERT INTO docs VALUES (3, '{ANN}', 'b')");
+    deployment.execute(&[&own]).await;
+    assert_eq!(ann.rows(1, "id").await, ["insert 3"]);
+    assert_eq!(other.rows(1, "id").await, ["insert 1"]);
+}
+
+#[tokio::test]
+async fn a_row_is_not_shown_by_members_that_came_after_it() {
+    let joins = format!("INSERT INTO members VALUES (1, '{ANN}')");
+    Box::pin(overtaken("", &joins)).await;
+}
+
+#[tokio::test]
+async fn a_row_is_not_withheld_in_silence_where_a_member_left_after_it() {
+    let joins = format!("INSERT INTO members VALUES (1, '{ANN}')");
+    Box::pin(overtaken(&joins, "DELETE FROM members")).await;
+}
+
+#[tokio::test]
+async fn members_count_as_they_are_at_the_change() {
+    let (deployment, name) = asked("FULL", &[]).await;
+    let mut ann = subscribed(&deployment, &format!("member_{name}"), ANN).await;
+    let join = format!("INSERT INTO members VALUES (1, '{ANN}')");
+    deployment
+        .execute(&[&format!("BEGIN; {join}; INSERT INTO docs VALUES (1, NULL, 'a'); COMMIT")])
+        .await;
+    assert_eq!(ann.rows(1, "id").await, ["insert 1"]);
+    deployment
+        .execute(&[
+            "BEGIN; DELETE FROM members; INSERT INTO docs VALUES (2, NULL, 'a'); COMMIT",
+            &format!("INSERT INTO docs VALUES (3, '{ANN}', 'a')"),
+        ])
+        .await;
+    assert_eq!(ann.rows(1, "id").await, ["insert 3"]);
+}
+
+#[tokio::test]
+async fn everything_comes_once_and_in_order_under_a_bounded_rate_and_after_a_restart() {
+    let (deployment, name) = asked("FULL", &["rls.questions_per_second=20"]).await;
+    let role = format!("member_{name}");
+    let mut ann = subscribed(&deployment, &role, ANN).await;
+    // Another subscription of the session that nobody is asked for.
+    ann.subscribed(json!({"id": "m", "table": "members"})).await;
+    let rows = format!(
+        "DO $$ BEGIN FOR i IN 1..600 LOOP
+           INSERT INTO docs VALUES (i, CASE WHEN i % 2 = 0 THEN '{ANN}'::uuid ELSE '{BOB}' END, 'x');
+           COMMIT;
+         END LOOP; END $$"
+    );
+    deployment.execute(&[&rows]).await;
+    let mut cursor = Value::Null;
+    for id in 1..=300 {
+        let row = ann.row().await;
+        assert_eq!((&row["id"], &row["new"]["id"]), (&json!("d"), &json!(2 * id)), "{row}");
+        if id == 100 {
+            cursor = row["cursor"].clone();
+        }
+    }
+    let deployment = deployment.restart().await;
+    let mut ann = deployment.client_with(json!({"role": role, "sub": ANN})).await;
+    ann.subscribed(json!({"id": "d", "table": "docs", "since": cursor})).await;
+    for id in 101..=300 {
+        let row = ann.row().await;
+        assert_eq!(row["new"]["id"], json!(2 * id), "{row}");
+    }
+    ann.expect("synced").await;
+    deployment.execute(&["DELETE FROM docs WHERE id < 3"]).await;
+    assert_eq!(ann.rows(1, "id").await, ["delete 2"]);
+}
+
+#[tokio::test]
+async fn a_snapshot_goes_on_with_what_is_asked() {
+    let (deployment, name) = asked("FULL", &[]).await;
+    deployment
+        .execute(&[
+            &format!(
+                "INSERT INTO docs VALUES (1, '{ANN}', 'x'), (2, '{BOB}', 'x'), (3, NULL, 'x')"
+            ),
+            &format!("INSERT INTO public.members VALUES (3, '{ANN}')"),
+            "ALTER FUNCTION may SET search_path = public",
+            "ALTER FUNCTION subject SET search_path = public",
+        ])
+        .await;
+    let mut ann =
+        deployment.client_with(json!({"role": format!("member_{name}"), "sub": ANN})).await;
+    let request = json!({"id": "d", "table": "docs", "snapshot": true, "order": ["id"]});
+    ann.subscribed(request).await;
+    assert_eq!(ann.rows(2, "id").await, ["snapshot 1", "snapshot 3"]);
+    ann.expect("synced").await;
+    deployment.execute(&["UPDATE docs SET title = 'y'", "DELETE FROM docs WHERE id = 2"]).await;
+    assert_eq!(ann.rows(2, "id").await, ["update 1", "update 3"]);
+}
+
+#[tokio::test]
+async fn what_is_not_to_be_asked_is_refused() {
+    let set = ["rls.undecided=refuse"];
+    let (deployment, name) = asked("FULL", &set).await;
+    let mut ann =
+        deployment.client_with(json!({"role": format!("member_{name}"), "sub": ANN})).await;
+    let refused = ann.subscribe(json!({"id": "d", "table": "docs"})).await;
+    assert_eq!(refused["code"], "policy_unsupported", "{refused}");
 }
