@@ -124,6 +124,12 @@ impl Transaction {
             + self.relations.capacity() * size_of::<Arc<Relation>>()
     }
 
+    /// Whether it is not the whole of its transaction.
+    #[must_use]
+    pub const fn is_part(&self) -> bool {
+        self.first_index > 0 || self.end_lsn.is_none()
+    }
+
     /// How many changes it holds.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -62,6 +62,7 @@ use crate::replica::slot::Held;
 use crate::replica::slot::Slot;
 use crate::replica::slot::State;
 use crate::replica::stream::Stream;
+use crate::rule::Source;
 use crate::rule::Wanted;
 
 pub use table::Moment;
@@ -184,9 +185,11 @@ impl Store {
         View { store: self, at, moment }
     }
 
-    /// What is known of a table at a commit, for who counts its columns in this version of its shape.
+    /// What is known of a table at a moment of a commit, or both before and after it, for who counts
+    /// its columns in this version of its shape.
     #[must_use]
-    pub fn outlook(&self, table: RelationId, version: u64, at: Lsn) -> Outlook {
+    pub fn outlook(&self, source: &Source, at: Lsn, moment: Option<Moment>) -> Outlook {
+        let (table, version) = (source.table, source.version);
         let Some(slot) = self.slot(table) else { return Outlook::Lost };
         let reached = self.reached();
         self.learn(&slot, table, version);
@@ -194,6 +197,9 @@ impl Store {
         let is_awaited = state.loading.is_some();
         let held = state.held.as_ref().filter(|held| held.mapping(version).is_some());
         match held {
+            Some(held) if moment.is_some_and(|moment| held.knows(at, moment, reached)) => {
+                Outlook::Held
+            }
             Some(held) if held.knows(at, Moment::Before, reached) => {
                 if held.knows(at, Moment::After, reached) {
                     Outlook::Held

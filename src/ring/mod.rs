@@ -92,6 +92,18 @@ pub enum Gap {
     /// The subscription was judged anew while its snapshot was read.
     #[error("the snapshot was begun again under other claims, grants or columns")]
     Restarted,
+    /// Rows that did not change themselves can be seen now, because others did.
+    #[error("more rows may be seen than before, without a change of theirs")]
+    ScopeEntered,
+    /// Rows that did not change themselves can't be seen any more, because others did.
+    #[error("fewer rows may be seen than before, without a change of theirs")]
+    ScopeLeft,
+    /// Other rows than before can be seen.
+    #[error("other rows may be seen than before, without a change of theirs")]
+    ScopeChanged,
+    /// A policy reads other tables, and their rows are not known of that time.
+    #[error("what the policies read of other tables is not known of the position")]
+    StateUnknown,
     /// Postgres had to be asked who may see a change, and could not say it for that moment.
     #[error("who may see the changes could not be told for their moment")]
     Undecided,
@@ -99,7 +111,7 @@ pub enum Gap {
 
 impl Gap {
     /// The word for it in a frame: `too_old`, `other_history`, `ahead`, `schema_changed`,
-    /// `restarted` or `undecided`.
+    /// `restarted`, `scope_entered`, `scope_left`, `scope_changed`, `state_unknown` or `undecided`.
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {
@@ -108,6 +120,10 @@ impl Gap {
             Gap::Ahead => "ahead",
             Gap::SchemaChanged => "schema_changed",
             Gap::Restarted => "restarted",
+            Gap::ScopeEntered => "scope_entered",
+            Gap::ScopeLeft => "scope_left",
+            Gap::ScopeChanged => "scope_changed",
+            Gap::StateUnknown => "state_unknown",
             Gap::Undecided => "undecided",
         }
     }

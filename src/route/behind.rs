@@ -8,67 +8,36 @@
 //! subscription is planned once more for that shape; where that can't be done, what it may have
 //! missed can't be told, and it gets a `resync`.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::change::id::RelationId;
 use crate::change::relation::Relation;
 use crate::change::transaction::Change;
-use crate::change::transaction::ChangeKind;
-use crate::change::transaction::OldTuple;
 use crate::change::transaction::Transaction;
-use crate::change::tuple::Cell;
-use crate::change::tuple::Tuple;
-use crate::change::visibility::Visibility;
+use crate::replica::Moment;
+use crate::replica::Outlook;
 use crate::ring::Gap;
 use crate::ring::Place;
 use crate::ring::Ring;
 use crate::route::conflation::Offer;
+use crate::route::decide::Unheld;
 use crate::route::encode::Notice;
-use crate::route::group::Shape;
 use crate::route::group::Standing;
 use crate::route::image::Images;
-use crate::route::plan;
-use crate::route::plan::Context;
+use crate::route::image::Moments;
+use crate::route::member::Member;
+use crate::route::member::Planned;
+use crate::route::member::may_match;
 use crate::route::session::SessionKey;
 use crate::route::shard::Shard;
 use crate::route::shard::writing;
 use crate::route::slices;
 use crate::route::slices::Piece;
-use crate::route::throttle::Keying;
-use crate::rule::Equality;
 
 /// What a piece that is there already costs, in changes looked at.
 pub(crate) const PIECE_CHANGES: usize = 16;
-
-/// One subscription of a reader, with the shapes that it was planned for.
-pub(crate) struct Member {
-    session: SessionKey,
-    pub(crate) id: Rc<str>,
-    relation: RelationId,
-    pub(crate) head: Rc<[u8]>,
-    as_now: Planned,
-    /// The value that the shape demands of a column: most changes are told from it by a look.
-    equality: Option<Equality>,
-    /// What the rows of its snapshot hold already.
-    seen: Option<Arc<Visibility>>,
-    /// Whether others of its variant may want the same pieces of the ring.
-    is_shared: bool,
-    /// Whether there are others of its variant.
-    pub(crate) has_peers: bool,
-    /// Plans for other shapes of the table; `None` where it can't be planned.
-    earlier: HashMap<u64, Option<Planned>>,
-}
-
-/// A subscription as planned for one shape of its table.
-struct Planned {
-    shape: Shape,
-    keying: Option<Rc<Keying>>,
-}
 
 /// What a session that is behind is sent at once.
 #[derive(Default)]
@@ -82,7 +51,8 @@ pub(crate) struct Slice {
 /// A subscription that can't go on.
 pub(crate) struct Stuck {
     pub(crate) id: Rc<str>,
-    pub(crate) reason: Gap,
+    /// Absent where it can later, when rows of other tables are known.
+    pub(crate) reason: Option<Gap>,
 }
 
 /// A stretch of the ring, encoded for some subscriptions of one session.
@@ -137,17 +107,33 @@ impl Shard {
                 self.resync(key, id, Gap::TooOld);
             }
         } else if self.has_rows(key) {
-            if let Err(Stuck { id, reason }) = self.read_rows(key) {
-                self.resync(key, &id, reason);
+            if let Err(stuck) = self.read_rows(key) {
+                return self.end_or_wait(key, &stuck);
             }
         } else if place >= end {
             if !self.wait_for_stream(key) {
+                if !ids.iter().all(|id| self.is_ready(key, id)) {
+                    self.unheld.push(key);
+                    return true;
+                }
                 self.catch_up(key);
             }
-        } else if let Err(Stuck { id, reason }) = self.read_slice(key, place, &ids, end) {
-            self.resync(key, &id, reason);
+        } else if let Err(stuck) = self.read_slice(key, place, &ids, end) {
+            return self.end_or_wait(key, &stuck);
         }
         self.schedule(key);
+        true
+    }
+
+    /// A subscription can't be read on: it is told so and begins anew, or it waits.
+    fn end_or_wait(&mut self, key: SessionKey, stuck: &Stuck) -> bool {
+        match stuck.reason {
+            Some(reason) => {
+                self.resync(key, &stuck.id, reason);
+                self.schedule(key);
+            }
+            None => self.unheld.push(key),
+        }
         true
     }
 
@@ -194,7 +180,11 @@ impl Shard {
                     && (slice.bytes == 0 || slice.bytes + piece_max <= bytes_max)
                 {
                     let limits = Limits { end, bytes_max: piece_max, changes_max, cut: true };
-                    let after = self.read_piece(only, next, limits, &mut slice)?;
+                    let after = match self.read_piece(only, next, limits, &mut slice) {
+                        // What stands before something that can't be read goes out first.
+                        Err(_) if next > place => break,
+                        read => read?,
+                    };
                     if after == next {
                         break;
                     }
@@ -276,20 +266,40 @@ impl Shard {
                 member.seen.as_ref().is_some_and(|seen| seen.sees(transaction.xid))
             };
             run.looked_at += 1;
-            if !members.iter().any(in_rows) && transaction.relations().iter().any(wanted) {
-                for change in transaction.changes_from(run.next.change) {
-                    if run.is_over(place, limits) {
-                        return Ok(run);
+            if !members.iter().any(in_rows) {
+                if let Some(stuck) = self.turned(members, transaction) {
+                    return run.cut_short(place, stuck);
+                }
+                if transaction.relations().iter().any(wanted) {
+                    for change in transaction.changes_from(run.next.change) {
+                        if run.is_over(place, limits) {
+                            return Ok(run);
+                        }
+                        run.looked_at += 1;
+                        let before = run.mark();
+                        let read =
+                            self.read_change(members, (transaction, &change), &mut body, &mut run);
+                        if let Err(stuck) = read {
+                            run.go_back_to(before);
+                            return run.cut_short(place, stuck);
+                        }
+                        run.next.change += 1;
                     }
-                    run.looked_at += 1;
-                    self.read_change(members, (transaction, &change), &mut body, &mut run)?;
-                    run.next.change += 1;
                 }
             }
             run.next = Place { transaction: run.next.transaction + 1, change: 0 };
         }
         run.next = run.next.min(limits.end);
         Ok(run)
+    }
+
+    /// The first subscription that sees other rows after a transaction than before, without a change of
+    /// these.
+    fn turned(&self, members: &[Member], transaction: &Transaction) -> Option<Stuck> {
+        members.iter().filter(|member| member.is_watching).find_map(|member| {
+            let reason = self.shift_of(&member.as_now.shape.rule, transaction)?;
+            Some(Stuck { id: Rc::clone(&member.id), reason })
+        })
     }
 
     /// Decides and encodes one change for each subscription.
@@ -301,6 +311,10 @@ impl Shard {
         run: &mut Run,
     ) -> Result<(), Stuck> {
         let Some(source) = self.ring.as_ref().map(Ring::source) else { return Ok(()) };
+        let is_watching = members.iter().any(|member| member.is_watching);
+        let replicas = is_watching.then(|| Arc::clone(&self.shared.replicas));
+        let at = |moment| replicas.as_ref().map(|it| it.view(transaction.commit_lsn, moment));
+        let (before, after) = (at(Moment::Before), at(Moment::After));
         let mut images = None;
         for member in members {
             if member.relation != change.relation.id {
@@ -316,13 +330,27 @@ impl Shard {
             let id = Rc::clone(&member.id);
             let head = Rc::clone(&member.head);
             let Some(Planned { shape, keying }) = self.planned_for(member, change.relation) else {
-                return Err(Stuck { id, reason: Gap::SchemaChanged });
+                return Err(Stuck { id, reason: Some(Gap::SchemaChanged) });
             };
-            let images = images.get_or_insert_with(|| Images::of(change.relation, &change.kind));
+            let images = images.get_or_insert_with(|| {
+                let images = Images::of(change.relation, &change.kind);
+                match (&before, &after) {
+                    (Some(before), Some(after)) => images.among(Moments { before, after }),
+                    _ => images,
+                }
+            });
             let standing = Standing::of(source, transaction, change);
             body.clear();
             let writing = writing(&self.settings, &self.meter);
-            let Some(op) = shape.encode(images, standing, writing, body) else { continue };
+            let op = match shape.encode(images, standing, writing, body) {
+                Ok(Some(op)) => op,
+                Ok(None) => continue,
+                Err(Unheld) => {
+                    let outlook = self.outlook_at(&shape.rule, transaction.commit_lsn);
+                    let reason = (outlook != Outlook::Awaited).then_some(Gap::StateUnknown);
+                    return Err(Stuck { id, reason });
+                }
+            };
             if let Some(keying) = keying {
                 let subject = keying.subject(op, images, &shape.projection);
                 run.offered += body.len();
@@ -335,69 +363,6 @@ impl Shard {
             run.count += 1;
         }
         Ok(())
-    }
-
-    pub(crate) fn member(&self, key: SessionKey, id: &Rc<str>) -> Option<Member> {
-        let attachment = self.session(key)?.subscription(id)?.attachment;
-        let group = self.groups.get(attachment.group)?;
-        let variant = group.variants.get(attachment.variant)?;
-        let reader = self.session(key)?.readers.first();
-        let handover = reader.and_then(|reader| reader.handover.as_ref());
-        let seen = handover.map(|handover| Arc::clone(&handover.visibility));
-        Some(Member {
-            session: key,
-            id: Rc::clone(id),
-            relation: group.shape.projection.relation.id,
-            head: Rc::clone(&variant.head),
-            equality: group.shape.rule.equality(),
-            as_now: Planned { shape: group.shape.clone(), keying: variant.keying.clone() },
-            is_shared: variant.attached > 1 && seen.is_none(),
-            has_peers: variant.attached > 1,
-            seen,
-            earlier: HashMap::new(),
-        })
-    }
-
-    /// The member's shape for a table as it was at a change.
-    pub(crate) fn shape_for<'a>(
-        &self,
-        member: &'a mut Member,
-        relation: &Arc<Relation>,
-    ) -> Option<&'a Shape> {
-        self.planned_for(member, relation).map(|planned| &planned.shape)
-    }
-
-    fn planned_for<'a>(
-        &self,
-        member: &'a mut Member,
-        relation: &Arc<Relation>,
-    ) -> Option<&'a Planned> {
-        if member.is_of(relation) {
-            return Some(&member.as_now);
-        }
-        let plan = || {
-            let session = self.session(member.session)?;
-            let claims = session.claims.as_ref()?;
-            let request = &session.subscription(&member.id)?.request;
-            let catalog = self.shared.catalog.current();
-            let context = Context { catalog: &catalog, policies: &self.shared.policies };
-            let plan = plan::plan_for(context, claims, request, relation).ok()?;
-            let projection = Rc::new(plan.projection);
-            let (rule, asked) = (plan.rule, plan.asked);
-            let shape = Shape { rule, asked, projection, ..member.as_now.shape.clone() };
-            Some(Planned { shape, keying: plan.keying.map(Rc::new) })
-        };
-        match member.earlier.entry(relation.version) {
-            Entry::Occupied(known) => known.into_mut().as_ref(),
-            Entry::Vacant(place) => place.insert(plan()).as_ref(),
-        }
-    }
-}
-
-impl Member {
-    /// Whether its own shape is the one for this shape of the table.
-    pub(crate) fn is_of(&self, relation: &Relation) -> bool {
-        self.as_now.shape.projection.relation.version == relation.version
     }
 }
 
@@ -412,32 +377,27 @@ impl Slice {
 }
 
 impl Run {
+    /// What stands before something that can't be read goes out first; then it is come to again.
+    fn cut_short(self, begin: Place, stuck: Stuck) -> Result<Run, Stuck> {
+        if self.next > begin { Ok(self) } else { Err(stuck) }
+    }
+
+    fn mark(&self) -> (usize, usize, usize, usize) {
+        (self.frames.len(), self.count, self.offers.len(), self.offered)
+    }
+
+    /// Forgets what was encoded since the mark.
+    fn go_back_to(&mut self, (frames, count, offers, offered): (usize, usize, usize, usize)) {
+        self.frames.truncate(frames);
+        self.offers.truncate(offers);
+        (self.count, self.offered) = (count, offered);
+    }
+
     /// Whether it must end where it is; it makes a step in any case.
     fn is_over(&self, begin: Place, limits: Limits) -> bool {
         self.next >= limits.end
             || self.frames.len() + self.offered >= limits.bytes_max
             || self.looked_at >= limits.changes_max
             || (limits.cut && self.next > begin && slices::is_cut(self.next))
-    }
-}
-
-/// Whether a change can have a row that a shape with this demand sees, by a look at the one column.
-fn may_match(equality: &Equality, change: &ChangeKind<'_>) -> bool {
-    let hit = |tuple: Tuple<'_>| {
-        tuple.cell(equality.column).is_some_and(|cell| match cell {
-            Cell::Text(value) => {
-                equality.texts.binary_search_by(|text| (**text).cmp(value)).is_ok()
-            }
-            other => other.is_missing(),
-        })
-    };
-    let old_hit = |old: OldTuple<'_>| match old {
-        OldTuple::Full(tuple) | OldTuple::Key(tuple) => hit(tuple),
-    };
-    match *change {
-        ChangeKind::Insert { new } => hit(new),
-        ChangeKind::Update { old, new } => hit(new) || old.is_some_and(old_hit),
-        ChangeKind::Delete { old } => old_hit(old),
-        ChangeKind::Truncate => true,
     }
 }

@@ -5,6 +5,7 @@ use crate::route::image::ImageKind;
 use crate::route::image::Images;
 use crate::route::subscription::Op;
 use crate::rule::Rule;
+use crate::rule::Undecided;
 use crate::rule::Verdict;
 
 /// What a subscription may be told of a change. Only [`decide`] makes one, and frames are made of
@@ -46,7 +47,13 @@ pub(crate) enum Decision<'a> {
     Hidden,
     /// It can't be decided, so it is not delivered, and counted.
     Undecided,
+    /// What the rule reads of other tables is not known of that moment, so that nothing can be said.
+    Unheld,
 }
+
+/// The rows of another table, as they were at the change, are not known (any more, or yet).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unheld;
 
 /// Decides a change by a rule (filter and policy in one), on the old and on the new image.
 ///
@@ -54,8 +61,9 @@ pub(crate) enum Decision<'a> {
 /// takes it as "this is how the row is now". Where the new image is hidden nothing is said, because
 /// it is not known whether the client ever had the row.
 pub(crate) fn decide<'a>(rule: &Rule, images: &'a Images<'_>) -> Decision<'a> {
-    let new = images.new.as_deref().map(|row| (row, rule.evaluate(row)));
-    let old = images.old.as_deref().map(|row| (row, rule.evaluate(row)));
+    let new = images.new.as_deref().map(|row| (row, rule.evaluate_among(row, images.others.after)));
+    let old =
+        images.old.as_deref().map(|row| (row, rule.evaluate_among(row, images.others.before)));
     conclude(images, old, new)
 }
 
@@ -82,10 +90,13 @@ pub(crate) fn decide_said<'a>(rule: &Rule, images: &'a Images<'_>, said: Said) -
 type Judged<'a> = Option<(&'a [Cell<'a>], Verdict)>;
 
 fn conclude<'a>(images: &'a Images<'_>, old: Judged<'a>, new: Judged<'a>) -> Decision<'a> {
+    const UNHELD: Verdict = Verdict::Undecided(Undecided::Unheld);
     match (images.kind, old, new) {
         (ImageKind::Truncate, ..) => shown(Op::Truncate, None, None),
+        (ImageKind::Insert | ImageKind::Update, _, Some((_, UNHELD)))
+        | (ImageKind::Update | ImageKind::Delete, Some((_, UNHELD)), _) => Decision::Unheld,
         (ImageKind::Insert | ImageKind::Snapshot, _, Some((new, verdict))) => match verdict {
-            Verdict::Admits if images.kind == ImageKind::Snapshot => {
+            Verdict::Admits | UNHELD if images.kind == ImageKind::Snapshot => {
                 shown(Op::Snapshot, None, Some(new))
             }
             Verdict::Admits => shown(Op::Insert, None, Some(new)),

@@ -35,6 +35,7 @@ use crate::route::decide::decide;
 use crate::route::explain::because::because;
 use crate::route::image::ImageKind;
 use crate::route::image::Images;
+use crate::route::image::Moments;
 use crate::route::plan;
 use crate::route::plan::Context;
 use crate::route::plan::Plan;
@@ -44,6 +45,7 @@ use crate::route::shard::Shard;
 use crate::route::subscription::Filter;
 use crate::route::subscription::Op;
 use crate::route::subscription::Request;
+use crate::rule::Others;
 use crate::rule::Rule;
 use crate::rule::RuleError;
 use crate::rule::Undecided;
@@ -225,6 +227,8 @@ pub fn explain(
     let clauses = table.map(|table| asking.clauses(table)).unwrap_or_default();
     let outcome = match &plan {
         Err(refusal) => Outcome::Refused(refusal.clone()),
+        // Here Postgres was not asked for the row in the client's name.
+        Ok(plan) if is_unheld(&plan.rule, &images) => Outcome::Undecided,
         Ok(plan) => match decide(&plan.rule, &images) {
             Decision::Shown(visible) if plan.asked.is_some() && visible.op() != Op::Truncate => {
                 Outcome::Asked
@@ -232,7 +236,7 @@ pub fn explain(
             Decision::Shown(visible) => Outcome::Delivered(visible.op()),
             Decision::Hidden => Outcome::Hidden,
             Decision::Undecided if plan.asked.is_some() => Outcome::Asked,
-            Decision::Undecided => Outcome::Undecided,
+            Decision::Undecided | Decision::Unheld => Outcome::Undecided,
         },
     };
     let because = because(&outcome, &clauses, &images);
@@ -256,6 +260,11 @@ pub fn explain(
         identity: relation.identity,
         without_old: plan.map(|plan| without_old(&plan.rule, relation)).unwrap_or_default(),
     }
+}
+
+fn is_unheld(rule: &Rule, images: &Images<'_>) -> bool {
+    let unheld = Verdict::Undecided(Undecided::Unheld);
+    images.new.as_deref().is_some_and(|row| rule.evaluate_among(row, images.others.after) == unheld)
 }
 
 fn old_image(images: &Images<'_>, relation: &Relation) -> Image {
@@ -361,18 +370,20 @@ impl Asking<'_, '_> {
         text: String,
         rule: &Result<Rule, String>,
     ) -> Clause {
-        let of_row = |row: Option<&[Cell<'_>]>| {
+        let of_row = |row: Option<&[Cell<'_>]>, others: &dyn Others| {
             let row = row?;
             Some(match rule {
                 Err(error) => Truth::Unknown(error.clone()),
-                Ok(rule) => match rule.evaluate(row) {
+                Ok(rule) => match rule.evaluate_among(row, others) {
                     Verdict::Admits => Truth::True,
                     Verdict::Rejects => Truth::False,
                     Verdict::Undecided(why) => Truth::Unknown(self.why(why)),
                 },
             })
         };
-        let (old, new) = (of_row(self.images.old.as_deref()), of_row(self.images.new.as_deref()));
+        let Moments { before, after } = self.images.others;
+        let old = of_row(self.images.old.as_deref(), before);
+        let new = of_row(self.images.new.as_deref(), after);
         Clause { of, name, text: text.into(), old, new }
     }
 

@@ -14,6 +14,7 @@ use crate::change::transaction::Transaction;
 use crate::route::asked::Asked;
 use crate::route::decide::Decision;
 use crate::route::decide::Said;
+use crate::route::decide::Unheld;
 use crate::route::decide::decide;
 use crate::route::decide::decide_said;
 use crate::route::encode::Detail;
@@ -26,6 +27,8 @@ use crate::route::reduce::write_reduced;
 use crate::route::subscription::Events;
 use crate::route::subscription::Op;
 use crate::route::throttle::Keying;
+use crate::rule::Cover;
+use crate::rule::Reach;
 use crate::rule::Rule;
 
 /// A group's place in its shard.
@@ -76,16 +79,20 @@ impl Shape {
     /// Decides a change, writes the body of its frame into an empty `body` and tells what happened;
     /// `None`, and nothing, where the shape does not see it. For live sessions and for those that
     /// are behind alike.
+    ///
+    /// # Errors
+    ///
+    /// [`Unheld`] where the rule reads other tables and they are not known of the moment.
     pub(crate) fn encode(
         &self,
         images: &Images<'_>,
         standing: Standing,
         writing: Writing<'_>,
         body: &mut Vec<u8>,
-    ) -> Option<Op> {
+    ) -> Result<Option<Op>, Unheld> {
         if self.asked.is_some() {
             writing.meter.undecided();
-            return None;
+            return Ok(None);
         }
         self.write(decide(&self.rule, images), images, (standing.committed_at, writing), body)
     }
@@ -99,7 +106,7 @@ impl Shape {
         body: &mut Vec<u8>,
     ) -> Option<Op> {
         let decision = decide_said(&self.rule, images, said);
-        self.write(decision, images, (standing.committed_at, writing), body)
+        self.write(decision, images, (standing.committed_at, writing), body).unwrap_or(None)
     }
 
     /// The same for a row that is there, which stands nowhere in the history. Where Postgres must be
@@ -110,7 +117,8 @@ impl Shape {
         writing: Writing<'_>,
         body: &mut Vec<u8>,
     ) -> Option<Op> {
-        self.write(decide(&self.rule, images), images, (Timestamp(0), writing), body)
+        let decision = decide(&self.rule, images);
+        self.write(decision, images, (Timestamp(0), writing), body).unwrap_or(None)
     }
 
     fn write(
@@ -119,32 +127,44 @@ impl Shape {
         images: &Images<'_>,
         (committed_at, writing): (Timestamp, Writing<'_>),
         body: &mut Vec<u8>,
-    ) -> Option<Op> {
+    ) -> Result<Option<Op>, Unheld> {
         let visible = match decision {
             Decision::Shown(visible) if self.events.contains(visible.op()) => visible,
-            Decision::Shown(_) | Decision::Hidden => return None,
+            Decision::Shown(_) | Decision::Hidden => return Ok(None),
             Decision::Undecided => {
                 writing.meter.undecided();
-                return None;
+                return Ok(None);
             }
+            Decision::Unheld => return Err(Unheld),
         };
         let (projection, detail) = (&*self.projection, Detail::Whole);
         let row = RowFrame { visible, projection, committed_at, detail };
         if !images.condensed {
             self.dialect.body(&row, body);
             if body.len() <= writing.body_bytes_max {
-                return Some(visible.op());
+                return Ok(Some(visible.op()));
             }
         }
         write_reduced(self.dialect, row, writing, body);
-        Some(visible.op())
+        Ok(Some(visible.op()))
     }
+}
+
+/// Where a group stands in the index whose rule reads other tables.
+#[derive(Debug)]
+pub(crate) struct Filed {
+    /// What its rule reaches.
+    pub(crate) reach: Reach,
+    /// What it stands under: that, and during a transaction that changes it what it will reach.
+    pub(crate) cover: Cover,
 }
 
 /// Subscriptions of one shape.
 #[derive(Debug)]
 pub(crate) struct Group {
     pub(crate) shape: Shape,
+    /// Where it stands in the index, where that depends on other tables.
+    pub(crate) filed: Option<Box<Filed>>,
     /// Members by the name that they gave their subscription: the name is in every frame. Those that
     /// are throttled stand apart, by their keys.
     pub(crate) variants: SmallVec<[Variant; 1]>,
@@ -186,8 +206,8 @@ pub(crate) struct PendingFrame {
 }
 
 impl Group {
-    pub(crate) fn new(shape: Shape) -> Group {
-        Group { shape, variants: SmallVec::new(), attached: 0 }
+    pub(crate) fn new(shape: Shape, filed: Option<Box<Filed>>) -> Group {
+        Group { shape, filed, variants: SmallVec::new(), attached: 0 }
     }
 
     /// Whether a live session is waiting for its frames.

@@ -12,13 +12,21 @@ use slab::Slab;
 use crate::catalog::snapshot::Snapshot;
 use crate::change::id::RelationId;
 use crate::change::relation::Relation;
+use crate::change::transaction::Change;
+use crate::change::transaction::ChangeKind;
+use crate::change::tuple::Tuple;
+use crate::route::group::Filed;
 use crate::route::group::Group;
 use crate::route::group::GroupId;
 use crate::route::group::Shape;
 use crate::route::index::Index;
 use crate::route::projection::Projection;
 use crate::route::throttle::Keying;
+use crate::route::watch::Watches;
 use crate::rule::Alone;
+use crate::rule::Others;
+use crate::rule::Reach;
+use crate::rule::Shift;
 
 /// Where a subscription belongs: a group, and in it the variant with its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +40,8 @@ pub(crate) struct Attachment {
 pub(crate) struct TableGroups {
     /// The shape of the table to which every group of it is bound.
     pub(crate) relation: Arc<Relation>,
+    /// How many of its groups have a rule that reads other tables.
+    pub(crate) watching: usize,
     pub(crate) index: Index,
     projections: Vec<Rc<Projection>>,
 }
@@ -44,6 +54,8 @@ pub(crate) struct Groups {
     hasher: RandomState,
     tables: HashMap<RelationId, TableGroups>,
     ids: HashMap<Rc<str>, u32>,
+    /// The groups whose rules read other tables.
+    pub(crate) watches: Watches,
 }
 
 impl Groups {
@@ -94,19 +106,20 @@ impl Groups {
     }
 
     /// Adds a subscription called `id`, not yet live, to the group of its shape; a throttled one
-    /// with its key.
+    /// with its key. Where its rule reads other tables, their rows are those of `others`.
     pub(crate) fn attach(
         &mut self,
         shape: Shape,
         id: &Rc<str>,
         keying: Option<Keying>,
+        others: &dyn Others,
     ) -> Attachment {
         let hash = self.hash(&shape);
         let groups = &self.groups;
         let same = |known: &u32| groups.get(widen(*known)).is_some_and(|it| it.shape == shape);
         let group = match self.by_shape.find(hash, same) {
             Some(known) => widen(*known),
-            None => self.insert(hash, shape),
+            None => self.insert(hash, shape, others),
         };
         if let Some(uses) = self.ids.get_mut(id) {
             *uses += 1;
@@ -182,19 +195,58 @@ impl Groups {
         }
     }
 
-    fn insert(&mut self, hash: u64, shape: Shape) -> GroupId {
+    /// Files a group under more than it reaches: under what it will reach, too.
+    pub(crate) fn widen(&mut self, id: GroupId, later: &Reach) {
+        self.refile(id, |filed| filed.cover = filed.cover.clone().or(later.cover().clone()));
+    }
+
+    /// Files a group under what it reaches from now on. Tells how that differs from before.
+    pub(crate) fn settle(&mut self, id: GroupId, reach: Reach) -> Option<Shift> {
+        let mut shift = None;
+        self.refile(id, |filed| {
+            shift = filed.reach.shift_to(&reach);
+            *filed = Filed { cover: reach.cover().clone(), reach };
+        });
+        shift
+    }
+
+    fn refile(&mut self, id: GroupId, change: impl FnOnce(&mut Filed)) {
+        let Some(group) = self.groups.get_mut(id) else { return };
+        let Some(filed) = group.filed.as_deref_mut() else { return };
+        let table = self.tables.get_mut(&group.shape.projection.relation.id);
+        let before = filed.cover.clone();
+        change(filed);
+        if let Some(table) = table.filter(|_| before != filed.cover) {
+            table.index.remove(id, &before);
+            table.index.insert(id, &filed.cover);
+        }
+    }
+
+    fn insert(&mut self, hash: u64, shape: Shape, others: &dyn Others) -> GroupId {
         let relation = Arc::clone(&shape.projection.relation);
+        let rule = shape.rule.clone();
         // Nobody in a group that Postgres is asked for is ever live.
-        let cover = shape.asked.is_none().then(|| shape.rule.cover(&Alone));
-        let group = self.groups.insert(Group::new(shape));
+        let is_asked = shape.asked.is_some();
+        let filed = (!is_asked && !rule.sources().is_empty()).then(|| {
+            let reach = rule.reach(others);
+            Box::new(Filed { cover: reach.cover().clone(), reach })
+        });
+        let group = self.groups.insert(Group::new(shape, filed));
         let (groups, hasher) = (&self.groups, &self.hasher);
         let rehash =
             |known: &u32| groups.get(widen(*known)).map_or(0, |it| hash_of(hasher, &it.shape));
         let narrow = u32::try_from(group).expect("a shard has fewer than 2^32 groups");
         self.by_shape.insert_unique(hash, narrow, rehash);
-        let table = self.table_mut(&relation);
-        if let Some(cover) = cover {
-            table.index.insert(group, &cover);
+        let filed = self.groups.get(group).and_then(|group| group.filed.as_deref());
+        let table = self.tables.entry(relation.id).or_insert_with(|| TableGroups::of(&relation));
+        match filed {
+            None if is_asked => {}
+            None => table.index.insert(group, &rule.cover(&Alone)),
+            Some(filed) => {
+                table.index.insert(group, &filed.cover);
+                table.watching += 1;
+                self.watches.insert(group, &rule);
+            }
         }
         group
     }
@@ -205,10 +257,17 @@ impl Groups {
         if let Ok(entry) = self.by_shape.find_entry(hash, |known| widen(*known) == id) {
             entry.remove();
         }
+        let rule = &group.shape.rule;
         let relation = group.shape.projection.relation.id;
         if let Some(table) = self.tables.get_mut(&relation) {
-            if group.shape.asked.is_none() {
-                table.index.remove(id, &group.shape.rule.cover(&Alone));
+            match &group.filed {
+                None if group.shape.asked.is_some() => {}
+                None => table.index.remove(id, &rule.cover(&Alone)),
+                Some(filed) => {
+                    table.index.remove(id, &filed.cover);
+                    table.watching -= 1;
+                    self.watches.remove(id, rule);
+                }
             }
             drop(group);
             table.projections.retain(|projection| Rc::strong_count(projection) > 1);
@@ -219,15 +278,36 @@ impl Groups {
     }
 
     fn table_mut(&mut self, relation: &Arc<Relation>) -> &mut TableGroups {
-        self.tables.entry(relation.id).or_insert_with(|| TableGroups {
-            relation: Arc::clone(relation),
-            index: Index::default(),
-            projections: Vec::new(),
-        })
+        self.tables.entry(relation.id).or_insert_with(|| TableGroups::of(relation))
     }
 
     fn hash(&self, shape: &Shape) -> u64 {
         hash_of(&self.hasher, shape)
+    }
+}
+
+impl TableGroups {
+    /// Whether any group can want the change, by a look at the indexed columns alone.
+    pub(crate) fn may_match(&self, change: &Change<'_>) -> bool {
+        let hit = |tuple: Tuple<'_>| {
+            self.index
+                .columns()
+                .any(|column| tuple.cell(column).is_some_and(|cell| self.index.hits(column, cell)))
+        };
+        match change.kind {
+            ChangeKind::Insert { new } => hit(new),
+            // Rare enough beside inserts of tables that nobody filters to be worth no shortcut.
+            ChangeKind::Update { .. } | ChangeKind::Delete { .. } | ChangeKind::Truncate => true,
+        }
+    }
+
+    fn of(relation: &Arc<Relation>) -> TableGroups {
+        TableGroups {
+            relation: Arc::clone(relation),
+            watching: 0,
+            index: Index::default(),
+            projections: Vec::new(),
+        }
     }
 }
 

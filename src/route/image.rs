@@ -9,6 +9,8 @@ use crate::change::transaction::OldTuple;
 use crate::change::tuple::Cell;
 use crate::change::tuple::Row;
 use crate::change::tuple::Tuple;
+use crate::rule::Alone;
+use crate::rule::Others;
 
 /// The images of one change, taken apart once for all groups.
 #[derive(Debug)]
@@ -23,6 +25,20 @@ pub(crate) struct Images<'a> {
     pub(crate) old_sent: bool,
     /// Whether a value was left out as too large.
     pub(crate) condensed: bool,
+    /// The rows of other tables: those by which the old image is judged, and those for the new one.
+    pub(crate) others: Moments<'a>,
+}
+
+/// The rows of other tables before and after a change's transaction.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moments<'a> {
+    pub(crate) before: &'a dyn Others,
+    pub(crate) after: &'a dyn Others,
+}
+
+impl Moments<'_> {
+    /// Nothing is known of other tables.
+    pub(crate) const NONE: Moments<'static> = Moments { before: &Alone, after: &Alone };
 }
 
 /// What happened to the row, without its images.
@@ -40,14 +56,26 @@ impl<'a> Images<'a> {
     /// The image of a row that is there.
     pub(crate) fn present(row: Tuple<'a>) -> Images<'a> {
         let (condensed, new) = (row.is_condensed(), Some(row.row()));
-        Images { kind: ImageKind::Snapshot, new, old: None, old_sent: false, condensed }
+        Images {
+            kind: ImageKind::Snapshot,
+            new,
+            old: None,
+            old_sent: false,
+            condensed,
+            others: Moments::NONE,
+        }
     }
 
     /// The image of a row that is there, as far as it is known.
     pub(crate) fn known(row: &[Cell<'a>]) -> Images<'a> {
         let new = Some(row.iter().copied().collect());
         let (kind, condensed) = (ImageKind::Snapshot, false);
-        Images { kind, new, old: None, old_sent: false, condensed }
+        Images { kind, new, old: None, old_sent: false, condensed, others: Moments::NONE }
+    }
+
+    /// With the rows of other tables.
+    pub(crate) fn among(self, others: Moments<'a>) -> Images<'a> {
+        Images { others, ..self }
     }
 
     /// Takes a change apart.
@@ -55,17 +83,38 @@ impl<'a> Images<'a> {
         match *change {
             ChangeKind::Insert { new } => {
                 let (condensed, new) = (new.is_condensed(), Some(new.row()));
-                Images { kind: ImageKind::Insert, new, old: None, old_sent: false, condensed }
+                Images {
+                    kind: ImageKind::Insert,
+                    new,
+                    old: None,
+                    old_sent: false,
+                    condensed,
+                    others: Moments::NONE,
+                }
             }
             ChangeKind::Update { old, new } => update(relation, old, new),
             ChangeKind::Delete { old } => {
                 let condensed = old.tuple().is_condensed();
                 let old = Some(old_row(relation, old));
-                Images { kind: ImageKind::Delete, new: None, old, old_sent: true, condensed }
+                Images {
+                    kind: ImageKind::Delete,
+                    new: None,
+                    old,
+                    old_sent: true,
+                    condensed,
+                    others: Moments::NONE,
+                }
             }
             ChangeKind::Truncate => {
                 let (kind, condensed) = (ImageKind::Truncate, false);
-                Images { kind, new: None, old: None, old_sent: false, condensed }
+                Images {
+                    kind,
+                    new: None,
+                    old: None,
+                    old_sent: false,
+                    condensed,
+                    others: Moments::NONE,
+                }
             }
         }
     }
@@ -84,7 +133,14 @@ fn update<'a>(relation: &Relation, old: Option<OldTuple<'a>>, new: Tuple<'a>) ->
         None => keep_identity(relation, &new),
     };
     let (new, old_sent) = (Some(new), old.is_some());
-    Images { kind: ImageKind::Update, new, old: Some(old_row), old_sent, condensed }
+    Images {
+        kind: ImageKind::Update,
+        new,
+        old: Some(old_row),
+        old_sent,
+        condensed,
+        others: Moments::NONE,
+    }
 }
 
 fn old_row<'a>(relation: &Relation, old: OldTuple<'a>) -> Row<'a> {

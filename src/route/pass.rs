@@ -7,23 +7,21 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::change::cursor::Position;
 use crate::change::cursor::Source;
 use crate::change::lsn::Lsn;
 use crate::change::transaction::Change;
-use crate::change::transaction::ChangeKind;
 use crate::change::transaction::Timestamp;
 use crate::change::transaction::Transaction;
 use crate::change::tuple::Cell;
 use crate::change::tuple::Row;
-use crate::change::tuple::Tuple;
+use crate::replica::Moment;
 use crate::ring::Gap;
 use crate::ring::Place;
 use crate::ring::Ring;
 use crate::ring::feed::Feed;
 use crate::route::conflation::Offer;
+use crate::route::decide::Unheld;
 use crate::route::group::GroupId;
 use crate::route::group::PendingFrame;
 use crate::route::group::Standing;
@@ -31,9 +29,14 @@ use crate::route::groups::Attachment;
 use crate::route::groups::TableGroups;
 use crate::route::image::ImageKind;
 use crate::route::image::Images;
+use crate::route::image::Moments;
 use crate::route::metered::PassCount;
 use crate::route::metered::wide;
 use crate::route::outbox::Pushed;
+use crate::route::payload::Payload;
+use crate::route::payload::gather;
+use crate::route::scope::Turned;
+use crate::route::scope::Turning;
 use crate::route::session::SessionKey;
 use crate::route::shard::Shard;
 use crate::route::shard::Steps;
@@ -43,14 +46,21 @@ use crate::route::shard::writing;
 /// The transaction, or part of one, that is being matched.
 #[derive(Debug)]
 pub(crate) struct Routing {
-    transaction: Arc<Transaction>,
+    pub(crate) transaction: Arc<Transaction>,
     /// Its number in the ring.
     number: u64,
     /// The next change to match.
     next: usize,
+    /// Whether it was looked at what it does to other tables' rows, and to which groups that matters.
+    pub(crate) is_open: bool,
+    pub(crate) turning: Vec<Turning>,
 }
 
 impl Routing {
+    const fn begin(transaction: Arc<Transaction>, number: u64) -> Routing {
+        Routing { transaction, number, next: 0, is_open: false, turning: Vec::new() }
+    }
+
     /// The position after everything matched so far; `None` before the first change.
     pub(crate) fn position(&self) -> Option<Position> {
         (self.next > 0).then(|| self.transaction.position_after(self.next))
@@ -77,20 +87,20 @@ pub(crate) struct Pass {
     dirty: Vec<SessionKey>,
     /// Sessions with throttled subscriptions that were offered something, or whose alarm went off.
     pub(crate) released: Vec<SessionKey>,
+    /// Groups whose subscribers see other rows than before, without a change of these.
+    pub(crate) turned: Vec<Turned>,
     /// What it is counted as.
     pub(crate) count: PassCount,
     body: Vec<u8>,
     candidates: Vec<GroupId>,
 }
 
-/// The frames of one variant, shared by all its members.
-#[derive(Debug)]
-struct Payload {
-    bytes: Bytes,
-    frames: Vec<PendingFrame>,
-}
-
 impl Pass {
+    /// Whether something waits to be sent.
+    pub(crate) fn has_frames(&self) -> bool {
+        !self.touched.is_empty()
+    }
+
     fn is_full(&self, steps: &Steps) -> bool {
         self.bytes >= steps.pass_bytes || self.changes >= steps.pass_changes
     }
@@ -118,10 +128,15 @@ impl Shard {
     /// Matches and encodes until the pass is full or there is nothing more.
     pub(crate) fn match_pass(&mut self) {
         self.follow_catalog();
+        self.follow_replicas();
         self.pass.start = self.place();
         while !self.pass.is_full(&self.settings.steps) {
             let has_more = self.routing.is_some() || self.next_transaction();
             if !has_more || !self.match_transaction() {
+                break;
+            }
+            // Nobody is told more before they are told that they see other rows now.
+            if !self.pass.turned.is_empty() {
                 break;
             }
         }
@@ -138,7 +153,7 @@ impl Shard {
                     let number = self.ring.as_ref().map_or(0, |ring| ring.end().transaction);
                     let ring = self.ring.as_mut();
                     if ring.is_some_and(|ring| ring.append(Arc::clone(&transaction))) {
-                        self.routing = Some(Routing { transaction, number, next: 0 });
+                        self.routing = Some(Routing::begin(transaction, number));
                         return true;
                     }
                     self.pass.transactions += 1;
@@ -193,11 +208,14 @@ impl Shard {
     /// Matches changes of the transaction at hand; `false` where the pass must end before the next
     /// change, because the table has a new shape and sessions still wait for frames in the old.
     fn match_transaction(&mut self) -> bool {
+        if !self.open_scope() {
+            return false;
+        }
         let Some(mut routing) = self.routing.take() else { return true };
         let transaction = Arc::clone(&routing.transaction);
         if transaction.relations().iter().all(|it| self.groups.table(it.id).is_none()) {
             self.pass.changes += 1;
-            self.end_transaction(&transaction);
+            self.end_transaction(routing);
             return true;
         }
         for change in transaction.changes_from(routing.next) {
@@ -218,11 +236,12 @@ impl Shard {
             self.pass.changes += 1;
             routing.next += 1;
         }
-        self.end_transaction(&transaction);
+        self.end_transaction(routing);
         true
     }
 
-    fn end_transaction(&mut self, transaction: &Transaction) {
+    fn end_transaction(&mut self, Routing { transaction, turning, .. }: Routing) {
+        self.close_scope(turning);
         self.matched = transaction.ends_at();
         self.pass.transactions += 1;
         self.pass.count.end_transaction(transaction.committed_at);
@@ -239,10 +258,16 @@ impl Shard {
     fn match_change(&mut self, transaction: &Transaction, change: &Change<'_>) {
         let Some(table) = self.groups.table(change.relation.id) else { return };
         self.pass.count.matched.changes += 1;
-        if table.index.probes_only() && !may_match(table, change) {
+        if table.index.probes_only() && !table.may_match(change) {
             return;
         }
-        let images = Images::of(change.relation, &change.kind);
+        let replicas = (table.watching > 0).then(|| Arc::clone(&self.shared.replicas));
+        let at = |moment| replicas.as_ref().map(|it| it.view(transaction.commit_lsn, moment));
+        let (before, after) = (at(Moment::Before), at(Moment::After));
+        let mut images = Images::of(change.relation, &change.kind);
+        if let (Some(before), Some(after)) = (&before, &after) {
+            images = images.among(Moments { before, after });
+        }
         let mut candidates = std::mem::take(&mut self.pass.candidates);
         candidates.clear();
         if images.kind == ImageKind::Truncate {
@@ -284,8 +309,10 @@ impl Shard {
         pass.body.clear();
         let standing = Standing::of(source, transaction, change);
         let shape = &group.shape;
-        let Some(op) = shape.encode(images, standing, writing, &mut pass.body) else {
-            return;
+        let op = match shape.encode(images, standing, writing, &mut pass.body) {
+            Ok(Some(op)) => op,
+            Ok(None) => return,
+            Err(Unheld) => return self.note_unheld(id),
         };
         pass.count.matched.shown += 1;
         let dialect = shape.dialect;
@@ -359,6 +386,7 @@ impl Shard {
         self.pass.payloads.clear();
         (self.pass.frames, self.pass.bytes, self.pass.changes) = (0, 0, 0);
         self.shared.routed.add(std::mem::take(&mut self.pass.transactions));
+        self.settle_shifts();
         self.settle_parked();
         self.settle_waiting();
         self.settle_ruled();
@@ -409,42 +437,4 @@ impl Shard {
         let place = |(place, _)| u32::try_from(place).ok().and_then(|place| self.key_of(place));
         self.sessions.iter().filter_map(place).collect()
     }
-}
-
-/// Whether any group can want the change, by a look at the indexed columns alone.
-fn may_match(table: &TableGroups, change: &Change<'_>) -> bool {
-    let index = &table.index;
-    let hit = |tuple: Tuple<'_>| {
-        index
-            .columns()
-            .any(|column| tuple.cell(column).is_some_and(|cell| index.hits(column, cell)))
-    };
-    match change.kind {
-        ChangeKind::Insert { new } => hit(new),
-        // Rare enough beside inserts of tables that nobody filters to be worth no shortcut.
-        ChangeKind::Update { .. } | ChangeKind::Delete { .. } | ChangeKind::Truncate => true,
-    }
-}
-
-/// The bytes for a session that is in these payloads, in the order of the changes, and how many
-/// frames they are.
-fn gather(payloads: &[Payload], pending: &[u32]) -> (Bytes, usize) {
-    let mut of = pending.iter().filter_map(|at| payloads.get(widen(*at)));
-    if pending.len() == 1 {
-        return of.next().map_or((Bytes::new(), 0), |it| (it.bytes.clone(), it.frames.len()));
-    }
-    let mut pieces: Vec<(u32, &[u8])> = Vec::new();
-    for payload in of {
-        let mut begin = 0;
-        for frame in &payload.frames {
-            pieces.push((frame.number, payload.bytes.get(begin..frame.end).unwrap_or_default()));
-            begin = frame.end;
-        }
-    }
-    pieces.sort_unstable_by_key(|(number, _)| *number);
-    let mut bytes = Vec::with_capacity(pieces.iter().map(|(_, piece)| piece.len()).sum());
-    for (_, piece) in &pieces {
-        bytes.extend_from_slice(piece);
-    }
-    (bytes.into(), pieces.len())
 }

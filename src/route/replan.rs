@@ -6,9 +6,12 @@ use std::sync::Arc;
 
 use crate::auth::Claims;
 use crate::change::id::RelationId;
+use crate::change::lsn::Lsn;
+use crate::replica::Outlook;
 use crate::route::encode::Encode;
 use crate::route::encode::Notice;
 use crate::route::group::Shape;
+use crate::route::groups::Attachment;
 use crate::route::plan;
 use crate::route::plan::Context;
 use crate::route::plan::Plan;
@@ -19,6 +22,7 @@ use crate::route::session::Subscription;
 use crate::route::shard::Settings;
 use crate::route::shard::Shard;
 use crate::route::subscription::Request;
+use crate::route::throttle::Keying;
 
 impl Shard {
     /// Takes other settings and policies. Nobody is dropped; every subscription is judged again
@@ -75,7 +79,7 @@ impl Shard {
         if self.groups.get(old.group).is_some_and(|group| group.shape == shape) {
             return Ok(());
         }
-        let new = self.groups.attach(shape, id, keying);
+        let new = self.attach(shape, id, keying);
         let was_asked = self.asked_place(key, id).filter(|_| !self.is_asked_in_snapshot(key, id));
         self.go_behind(key, id);
         self.groups.detach(old);
@@ -101,10 +105,29 @@ impl Shard {
         let context = Context { catalog: &catalog, policies: &self.shared.policies };
         let table = catalog.table(&request.table.schema, &request.table.name);
         let current = table.and_then(|table| self.groups.table(table.relation.id));
-        match current {
+        let plan = match current {
             Some(current) => plan::plan_for(context, claims, request, &current.relation),
             None => plan::plan(context, claims, request),
+        }?;
+        // Of a time to come it is known, if ever.
+        if self.outlook_at(&plan.rule, Lsn::new(u64::MAX)) == Outlook::Lost {
+            let relation = &request.table;
+            tracing::warn!(%relation, "a table that row-level security reads can't be kept in memory");
+            return Err(Refusal::PolicyUnread { table: relation.to_string() });
         }
+        Ok(plan)
+    }
+
+    /// Adds a subscription to the group of its shape, as the rows of other tables are now.
+    pub(crate) fn attach(
+        &mut self,
+        shape: Shape,
+        id: &Rc<str>,
+        keying: Option<Keying>,
+    ) -> Attachment {
+        let replicas = Arc::clone(&self.shared.replicas);
+        let (at, moment) = self.moment();
+        self.groups.attach(shape, id, keying, &replicas.view(at, moment))
     }
 
     pub(crate) fn shape(

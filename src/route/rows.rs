@@ -12,11 +12,11 @@ use crate::ask::Answer;
 use crate::change::transaction::ChangeKind;
 use crate::ring::Gap;
 use crate::ring::Place;
-use crate::route::behind::Member;
 use crate::route::behind::PIECE_CHANGES;
 use crate::route::behind::Slice;
 use crate::route::behind::Stuck;
 use crate::route::image::Images;
+use crate::route::member::Member;
 use crate::route::session::SessionKey;
 use crate::route::shard::Shard;
 use crate::route::shard::writing;
@@ -87,7 +87,7 @@ impl Shard {
             let ChangeKind::Insert { new } = row.kind else { continue };
             is_current = is_current && member.is_of(row.relation);
             let Some(shape) = self.shape_for(member, row.relation) else {
-                return Err(Stuck { id: Rc::clone(&member.id), reason: Gap::SchemaChanged });
+                return Err(Stuck { id: Rc::clone(&member.id), reason: Some(Gap::SchemaChanged) });
             };
             body.clear();
             let writing = writing(&self.settings, &self.meter);

@@ -176,6 +176,10 @@ pub struct Shard {
     pub(crate) matched: Position,
     /// Sessions that are behind and whose outbox has room.
     pub(crate) ready: VecDeque<SessionKey>,
+    /// Sessions that are behind and wait until rows of other tables are known.
+    pub(crate) unheld: Vec<SessionKey>,
+    /// Which tables were known when it was last looked.
+    pub(crate) replica_epoch: u64,
     /// Subscriptions that wait for the rows that they begin with.
     pub(crate) asking: Vec<Asking>,
     /// Subscriptions that have their rows and wait for the stream.
@@ -233,6 +237,8 @@ impl Shard {
             pass: Pass::default(),
             matched: Position::after(Lsn::ZERO),
             ready: VecDeque::new(),
+            unheld: Vec::new(),
+            replica_epoch: 0,
             asking: Vec::new(),
             waiting: Vec::new(),
             policing: Policing::default(),

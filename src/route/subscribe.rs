@@ -50,7 +50,7 @@ impl Shard {
         let shape = self.shape(plan, &subscribe.request, dialect);
         let projection = Rc::clone(&shape.projection);
         let id = self.groups.intern(&subscribe.id);
-        let attachment = self.groups.attach(shape, &id, keying);
+        let attachment = self.attach(shape, &id, keying);
         let request = Box::new(subscribe.request);
         let begins = subscribe.snapshot.is_some();
         let paced = request.throttle.as_deref().map(Paced::new);
@@ -168,11 +168,19 @@ impl Shard {
 
     /// Makes a subscription live, from the next change on that is matched.
     pub(crate) fn go_live(&mut self, key: SessionKey, id: &str) {
-        let Some(session) = self.session(key) else { return };
-        let Some(subscription) = session.subscription(id) else { return };
-        if subscription.member_at.is_some() || self.begin_asked(key, id) {
+        let subscription = self.session(key).and_then(|session| session.subscription(id));
+        let Some((group, is_live)) =
+            subscription.map(|it| (it.attachment.group, it.member_at.is_some()))
+        else {
+            return;
+        };
+        if is_live || self.begin_asked(key, id) {
             return;
         }
+        if !self.is_ready(key, id) {
+            return self.await_others(key, id);
+        }
+        self.refresh_reach(group);
         let Some(session) = self.session(key) else { return };
         let Some(subscription) = session.subscription(id) else { return };
         let member_at = self.groups.join(subscription.attachment, key.place);

@@ -92,10 +92,16 @@ impl Reach {
         &self.cover
     }
 
+    /// Whether everything that it depends on was known.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        !self.found.contains(&Found::Unknown)
+    }
+
     /// How the rule's rows differ at a later moment; `None` where they are the same.
     #[must_use]
     pub fn shift_to(&self, later: &Reach) -> Option<Shift> {
-        let unknown = self.found.contains(&Found::Unknown);
+        let unknown = !self.is_known();
         if self == later && !unknown {
             return None;
         }
@@ -148,7 +154,9 @@ impl Cover {
         }
     }
 
-    fn or(self, other: Cover) -> Cover {
+    /// Both together.
+    #[must_use]
+    pub fn or(self, other: Cover) -> Cover {
         let (Cover::Values(mut columns), Cover::Values(more)) = (self, other) else {
             return Cover::Every;
         };

@@ -29,6 +29,7 @@ mod install;
 mod ingest;
 mod inherit;
 mod large;
+mod membership;
 mod limits;
 mod lost;
 mod policies;
