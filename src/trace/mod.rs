@@ -13,7 +13,7 @@
 //!
 //! # Invariants
 //!
-//! - Spans are off unless [`export`] was begun, and then cost one look at a flag. They never stand
+//! - Spans are off unless `export` was begun, and then cost one look at a flag. They never stand
 //!   in the log. (`logging::filter`.)
 
 use std::error::Error;
