@@ -10,6 +10,12 @@ use crate::route::session::SessionKey;
 use crate::route::shard::Shard;
 
 impl Shard {
+    /// How many sessions there are.
+    #[must_use]
+    pub fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+
     /// Every session that was not asked to go yet.
     #[must_use]
     pub fn staying(&self) -> Vec<SessionKey> {

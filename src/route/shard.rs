@@ -275,12 +275,6 @@ impl Shard {
         self.shared.metrics.refused(refusal.code());
     }
 
-    /// How many sessions there are.
-    #[must_use]
-    pub fn session_count(&self) -> usize {
-        self.sessions.len()
-    }
-
     /// Takes a new connection.
     ///
     /// # Panics
