@@ -71,6 +71,19 @@ fn the_protocol_s_error_codes_are_those_of_the_code() {
 }
 
 #[test]
+fn the_tests_that_the_threats_name_are_there() {
+    let all: String = files("rs").iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    let security = read("docs/security.md");
+    let (_, after) = security.split_once("## Threats to tokens and rules").unwrap();
+    for row in rows(after) {
+        let named = row[2].split(", ").map(|name| name.trim_matches('`'));
+        for name in named {
+            assert!(all.contains(&format!("fn {name}(")), "{name}, which is to cover: {}", row[0]);
+        }
+    }
+}
+
+#[test]
 fn the_protocol_s_resync_reasons_are_those_of_the_code() {
     let code = results("src/ring/mod.rs", "pub const fn code(");
     assert_eq!(documented("`resync` has one of these reasons:"), code);

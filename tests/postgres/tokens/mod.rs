@@ -1,6 +1,7 @@
 //! Tokens end to end: keys that issuers publish, and sessions whose token is over.
 
 mod issuer;
+mod claims;
 mod expiry;
 mod published;
 
