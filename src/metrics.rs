@@ -49,6 +49,8 @@ pub struct Metrics {
     pub verdicts: VerdictMeter,
     /// Looks at the catalogue.
     pub catalog: CatalogMeter,
+    /// The tables that policies read.
+    pub replicas: ReplicaMeter,
     /// Tokens.
     pub auth: AuthMeter,
     /// Logins to the console that were refused, by the reason.
@@ -136,6 +138,25 @@ pub struct CatalogMeter {
     pub fences: Counter,
 }
 
+/// The tables that policies read.
+#[derive(Debug, Default)]
+pub struct ReplicaMeter {
+    /// Rows that they have now.
+    pub rows: Gauge,
+    /// Versions of rows that are kept for who looks back.
+    pub past_rows: Gauge,
+    /// Their memory.
+    pub bytes: Gauge,
+    /// Tables that are wanted and not held.
+    pub unheld: Gauge,
+    /// How often one was read.
+    pub loads: Counter,
+    /// How often one could not be read, or was dropped, by the reason.
+    pub failures: Tally,
+    /// Questions for their rows.
+    pub lookups: Counter,
+}
+
 /// Reloads of the configuration.
 #[derive(Debug, Default)]
 pub struct ReloadMeter {
@@ -177,6 +198,7 @@ impl Metrics {
             snapshots: SnapshotMeter::default(),
             verdicts: VerdictMeter::default(),
             catalog: CatalogMeter::default(),
+            replicas: ReplicaMeter::default(),
             auth: AuthMeter::default(),
             logins_refused: Tally::default(),
             reloads: ReloadMeter::default(),

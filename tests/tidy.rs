@@ -31,14 +31,14 @@ const LAYERS: &[(&str, &[&str])] = &[
         "console",
         &[
             "trace", "metrics", "inherit", "control", "change", "auth", "catalog", "route",
-            "dialect", "ingest", "serve",
+            "dialect", "ingest", "serve", "replica",
         ],
     ),
     (
         "config",
         &[
             "trace", "logging", "control", "gate", "tls", "change", "rule", "auth", "ring",
-            "catalog", "ask", "route", "ingest", "serve", "console",
+            "catalog", "ask", "replica", "route", "ingest", "serve", "console",
         ],
     ),
     (

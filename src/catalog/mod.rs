@@ -174,6 +174,12 @@ impl Catalog {
         Ok(catalog)
     }
 
+    /// The publication that the slot reads.
+    #[must_use]
+    pub const fn publication(&self) -> &str {
+        &self.publication
+    }
+
     /// What was read last. Costs no statement.
     #[must_use]
     pub fn current(&self) -> Arc<Snapshot> {

@@ -50,6 +50,7 @@ pub(super) fn config(reader: &mut Reader) -> Config {
             verdicts: rls::verdicts(reader),
         },
         row_security: rls::row_security(reader),
+        replicas: rls::replicas(reader),
         console: operate::console(reader),
         drain: Duration::from_secs(reader.integer("drain.seconds")),
         watch: reader.boolean("reload.watch"),

@@ -44,6 +44,7 @@ use crate::console::settings as console;
 use crate::control::Change;
 use crate::gate::Limits as GateLimits;
 use crate::ingest::budget;
+use crate::replica;
 use crate::route::policy::Undecided;
 use crate::rule::Expression;
 use crate::rule::Settings;
@@ -83,6 +84,8 @@ pub struct Config {
     pub snapshot: ask::Settings,
     /// Section `rls`.
     pub row_security: RowSecurity,
+    /// Section `replicas`.
+    pub replicas: replica::Settings,
     /// Section `console`.
     pub console: console::Settings,
     /// Over how long clients are asked to come back when the daemon stops.

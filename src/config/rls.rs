@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::ask::verdict;
 use crate::config::read::Reader;
+use crate::replica;
 use crate::route::policy::Undecided;
 
 /// Section `rls`.
@@ -31,6 +32,15 @@ pub(super) fn verdicts(reader: &mut Reader) -> verdict::Settings {
         connections: reader.size("rls.connections"),
         per_second: u32::try_from(per_second).unwrap_or(u32::MAX),
         timeout: Duration::from_secs(reader.integer("rls.timeout_seconds")),
+    }
+}
+
+/// Section `replicas`.
+pub(super) fn replicas(reader: &mut Reader) -> replica::Settings {
+    replica::Settings {
+        role: reader.text("replicas.role").map(Into::into),
+        bytes_max: reader.size("replicas.bytes_max"),
+        ..replica::Settings::default()
     }
 }
 

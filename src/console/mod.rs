@@ -57,6 +57,7 @@ use crate::console::settings::Settings;
 use crate::control::Control;
 use crate::ingest::Standing;
 use crate::metrics::Metrics;
+use crate::replica::Store;
 use crate::route::policy::Policies;
 use crate::serve::inspect::Inspector;
 
@@ -69,6 +70,8 @@ pub struct View {
     pub control: Control,
     /// What the database says of its tables.
     pub catalog: Arc<Catalog>,
+    /// The tables that policies read.
+    pub replicas: Arc<Store>,
     /// Whom and what the configuration admits, as it stands now.
     pub judging: Judging,
     /// The publication's name.

@@ -267,11 +267,17 @@ pub const STATEMENTS: &[Spec] = &[
     ),
     show(
         "SHOW REPLICAS",
-        "Other nodes that share this one's work. There are none in this version.",
+        "The tables that policies read beside the row that they judge, kept in memory.",
         &[
-            text("node", "its name"),
-            text("state", "what it does"),
-            text("lsn", "up to where it is"),
+            text("table", "the table, with its schema"),
+            text("state", "`held`, `loading` or `unheld`"),
+            text("columns", "the columns that policies read"),
+            number("rows", "how many it has now"),
+            number("past", "versions of rows that are kept for who looks back"),
+            number("bytes", "their memory"),
+            text("since", "from which commit on it is known"),
+            text("reason", "why it is not held, or could not be read again"),
+            text("remedy", "the SQL that mends it, where SQL does"),
         ],
     ),
     show(

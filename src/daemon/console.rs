@@ -21,6 +21,7 @@ use crate::daemon::DaemonError;
 use crate::daemon::check;
 use crate::daemon::reload::Revision;
 use crate::daemon::settings;
+use crate::replica::Store;
 use crate::serve::inspect::Inspector;
 
 /// Signs of life to a client that follows changes, for each ping to a client of a shard: two are
@@ -51,18 +52,19 @@ impl Daemon {
     pub(super) fn console(
         &mut self,
         config: &Config,
-        catalog: &Arc<Catalog>,
+        replicas: &Arc<Store>,
     ) -> Result<Option<Stage>, DaemonError> {
         let listeners = Listeners::bind(&config.console).map_err(DaemonError::Console)?;
         if listeners.is_empty() {
             return Ok(None);
         }
         self.console = listeners.address();
-        let asked = settings::catalog(config)?;
+        let (asked, catalog) = (settings::catalog(config)?, replicas.catalog());
         let view = View {
             inspector: self.inspector.clone(),
             control: self.control.clone(),
             catalog: Arc::clone(catalog),
+            replicas: Arc::clone(replicas),
             judging: self.judging(),
             publication: config.database.publication.as_str().into(),
             slot: config.database.slot.as_str().into(),

@@ -56,7 +56,6 @@ const LOOK_EVERY: usize = 1024;
 pub struct Loader {
     store: Arc<Store>,
     dial: Dial,
-    publication: Box<str>,
 }
 
 /// Why there are no rows.
@@ -75,8 +74,8 @@ enum LoadError {
 impl Loader {
     /// Who reads the tables of `store` over connections of `dial`.
     #[must_use]
-    pub fn new(store: Arc<Store>, dial: Dial, publication: &str) -> Loader {
-        Loader { store, dial, publication: publication.into() }
+    pub const fn new(store: Arc<Store>, dial: Dial) -> Loader {
+        Loader { store, dial }
     }
 
     /// Reads what is to be read, for ever.
@@ -87,7 +86,10 @@ impl Loader {
         loop {
             tokio::select! {
                 () = self.store.work.notified() => {}
-                _ = ticks.tick() => self.store.collect(),
+                _ = ticks.tick() => {
+                    self.store.collect();
+                    self.store.count();
+                }
             }
             if retried_at.elapsed() >= RETRY {
                 retried_at = Instant::now();
@@ -113,7 +115,8 @@ impl Loader {
             Err(error) => self.why(error),
         };
         let role = self.role();
-        let remedy = why.remedy(relation, &self.publication, &role).unwrap_or_default();
+        let remedy =
+            why.remedy(relation, self.store.catalog.publication(), &role).unwrap_or_default();
         tracing::warn!(table = name, reason = %why, remedy, "the table is not held");
         self.store.fail(job, why);
     }
@@ -124,13 +127,16 @@ impl Loader {
         client.batch_execute(&session()).await?;
         for _ in 0..AGAIN_MAX {
             let reading = Reading { client: &client, job, store: &self.store };
-            match reading.table(&self.publication).await {
+            match reading.table(self.store.catalog.publication()).await {
                 Ok(loaded) => match self.store.adopt(job, loaded) {
                     Adopted::TooEarly => {}
                     adopted => return Ok(adopted),
                 },
                 Err(LoadError::Unheld(Unheld::Changed)) => {}
                 Err(error) => return Err(error),
+            }
+            if !self.store.is_wanted(job) {
+                return Ok(Adopted::InVain);
             }
             client.batch_execute("ROLLBACK").await?;
             sleep(AGAIN_AFTER).await;

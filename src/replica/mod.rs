@@ -35,6 +35,7 @@ mod unheld;
 mod copy;
 mod stream;
 mod reading;
+mod report;
 pub mod load;
 #[cfg(test)]
 mod tests;
@@ -57,6 +58,7 @@ use crate::change::id::RelationId;
 use crate::change::lsn::Lsn;
 use crate::change::relation::Relation;
 use crate::change::transaction::Transaction;
+use crate::metrics::Metrics;
 use crate::replica::shape::Kept;
 use crate::replica::slot::Held;
 use crate::replica::slot::Slot;
@@ -65,6 +67,7 @@ use crate::replica::stream::Stream;
 use crate::rule::Source;
 use crate::rule::Wanted;
 
+pub use report::Report;
 pub use table::Moment;
 pub use unheld::Unheld;
 pub use view::Touched;
@@ -103,6 +106,7 @@ impl Default for Settings {
 pub struct Store {
     settings: Settings,
     catalog: Arc<Catalog>,
+    metrics: Arc<Metrics>,
     slots: ArcSwap<HashMap<RelationId, Arc<Slot>>>,
     /// What ended at or before it was applied; while a transaction is applied, where that commits.
     reached: AtomicU64,
@@ -148,6 +152,7 @@ impl Store {
         Store {
             settings,
             catalog,
+            metrics: Arc::default(),
             slots: ArcSwap::default(),
             reached: AtomicU64::new(0),
             stream: Mutex::default(),
@@ -157,6 +162,12 @@ impl Store {
             epoch: AtomicU64::new(0),
             settles_at: AtomicU64::new(0),
         }
+    }
+
+    /// The same, counted by these metrics.
+    #[must_use]
+    pub fn counted_by(self, metrics: &Arc<Metrics>) -> Store {
+        Store { metrics: Arc::clone(metrics), ..self }
     }
 
     /// A store of which nothing is wanted.
@@ -341,7 +352,10 @@ impl Store {
                 continue;
             }
             if !slot.apply(*id, transaction, self.settings.buffer_bytes_max) {
-                self.read_again(&mut slot.write(), stream);
+                let mut state = slot.write();
+                let why = state.unheld.as_ref().map_or("diverged", Unheld::code);
+                self.metrics.replicas.failures.one(why);
+                self.read_again(&mut state, stream);
                 self.turn();
             }
             self.count_pending();

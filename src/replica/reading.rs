@@ -42,9 +42,18 @@ impl Store {
         })
     }
 
+    /// Whether the table is still to be read.
+    pub(super) fn is_wanted(&self, job: &Job) -> bool {
+        let slot = self.slot(job.kept.table());
+        slot.is_some_and(|slot| {
+            slot.read().loading.as_ref().is_some_and(|loading| loading.number == job.number)
+        })
+    }
+
     /// Takes what a query brought.
     pub(super) fn adopt(&self, job: &Job, loaded: Loaded) -> Adopted {
         let stream = self.stream();
+        self.metrics.replicas.loads.one();
         let Some(slot) = self.slot(job.kept.table()) else { return Adopted::InVain };
         let mut state = slot.write();
         let Some(loading) = state.loading.as_ref().filter(|it| it.number == job.number) else {
@@ -71,6 +80,7 @@ impl Store {
     /// Notes that a table can't be read.
     pub(super) fn fail(&self, job: &Job, why: Unheld) {
         let _stream = self.stream();
+        self.metrics.replicas.failures.one(why.code());
         if let Some(slot) = self.slot(job.kept.table()) {
             let mut state = slot.write();
             if state.loading.as_ref().is_some_and(|loading| loading.number == job.number) {

@@ -146,6 +146,11 @@ impl State {
         match held.apply(change, transaction) {
             Ok(()) => true,
             Err(why) => {
+                // The newest shape that is known, be it the catalogue's or the stream's.
+                let known = self.relation.as_ref().map_or(0, |relation| relation.version);
+                if change.relation.version > known {
+                    self.relation = Some(Arc::clone(change.relation));
+                }
                 self.held = None;
                 self.unheld = Some(why);
                 false

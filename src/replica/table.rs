@@ -102,6 +102,11 @@ impl Table {
         self.living
     }
 
+    /// How many versions are kept for who looks back.
+    pub(super) fn dead(&self) -> usize {
+        self.dead.len()
+    }
+
     /// The memory that it holds.
     pub(super) fn bytes(&self) -> usize {
         let indexes = self.lookups.iter().map(Index::bytes).sum::<usize>() + self.key.bytes();
@@ -327,5 +332,60 @@ impl Table {
         let born = self.fresh.range(from..).take_while(|(born, _)| *born == at);
         let died = died.filter(outlives).copied().collect();
         (died, born.map(|(_, row)| row).filter(outlives).copied().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    use tokio::time::Instant;
+
+    use crate::change::id::RelationId;
+    use crate::change::id::TypeId;
+    use crate::change::relation::Column;
+    use crate::change::relation::Relation;
+    use crate::change::types::Collation;
+    use crate::change::types::Kind;
+    use crate::change::types::Type;
+    use crate::rule::Wanted;
+
+    const ROWS: u32 = 100_000;
+
+    #[test]
+    fn a_membership_of_two_uuids_takes_at_most_150_bytes() {
+        let of = Arc::new(Type { id: TypeId(2950), name: "uuid".into(), kind: Kind::Uuid });
+        let column = |name: &str| Column {
+            name: name.into(),
+            of: Arc::clone(&of),
+            modifier: -1,
+            collation: Collation::None,
+            in_identity: true,
+        };
+        let relation = Arc::new(Relation {
+            id: RelationId(1),
+            version: 1,
+            schema: "public".into(),
+            name: "members".into(),
+            identity: ReplicaIdentity::Default,
+            columns: vec![column("org"), column("who")],
+            primary_key: vec![0, 1],
+        });
+        let names = || [Box::from("org"), Box::from("who")].into_iter().collect();
+        let wanted = Wanted { table: RelationId(1), columns: names(), lookups: names() };
+        let kept = Kept::new(&wanted, &relation).unwrap();
+        let mut table = Table::new(&kept);
+        let began = Instant::now();
+        // Every value once: no two rows share what is kept for a value.
+        for row in 0..u128::from(ROWS) {
+            let image = [Some(Packed::Uuid(row << 64)), Some(Packed::Uuid(row | 1 << 100))];
+            table.load(&image).unwrap();
+        }
+        let (bytes, took) = (table.bytes(), began.elapsed());
+        let each = bytes / 100_000;
+        println!("{ROWS} rows of two uuids: {each} bytes each, {took:?}");
+        assert_eq!(table.living(), 100_000);
+        assert!(each <= 150, "{each}");
     }
 }

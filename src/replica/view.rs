@@ -61,6 +61,7 @@ type By<'a> = Option<(usize, &'a [u8])>;
 
 impl Others for View<'_> {
     fn visit(&self, source: &Source, by: By<'_>, each: &mut Visit<'_>) -> Result<(), Undecided> {
+        self.store.metrics.replicas.lookups.one();
         let slot = self.store.slot(source.table).ok_or(Undecided::Unheld)?;
         let mut batch = Batch::default();
         let mut number = None;

@@ -1,6 +1,6 @@
 //! The keys of row-level security that is not decided in process.
 
-use crate::config::keys::kind::{Key, Kind, count, key, seconds};
+use crate::config::keys::kind::{GIB, Key, Kind, MIB, bytes, count, key, seconds};
 
 /// What becomes of policies that are not decided here.
 pub(super) const KEYS: &[Key] = &[
@@ -29,4 +29,18 @@ pub(super) const KEYS: &[Key] = &[
         Some("2"),
         "How long the database may take for one of them.",
     ),
+    key(
+        "replicas.role",
+        Kind::Text,
+        None,
+        "As which role the tables are read that policies read (docs/database.md): it needs SELECT on these columns, and BYPASSRLS or ownership where they have row-level security. The role of `database.ask_url` must be a member of it. Default: that role itself.",
+    )
+    .fixed(),
+    key(
+        "replicas.bytes_max",
+        bytes(MIB, 1024 * GIB),
+        Some("1073741824"),
+        "How much memory these tables may take together. What does not fit is not held, and what depends on it is not delivered.",
+    )
+    .fixed(),
 ];

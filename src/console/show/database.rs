@@ -11,6 +11,7 @@ use crate::console::View;
 use crate::console::answer::Refused;
 use crate::console::answer::Table;
 use crate::console::answer::Value;
+use crate::replica::Report;
 use crate::route::policy::Tier;
 use crate::route::policy::Undecided;
 
@@ -52,6 +53,28 @@ pub(super) fn tables(view: &View) -> Table {
         catalog.tables().map(|table| row(view, &catalog, table)).collect();
     rows.sort_by(|(a, _), (b, _)| a.cmp(b));
     Table::of(rows.into_iter().map(|(_, row)| row).collect())
+}
+
+pub(super) fn replicas(view: &View) -> Table {
+    let row = |report: Report| {
+        let state = match (report.rows, report.loading) {
+            (Some(_), _) => "held",
+            (None, true) => "loading",
+            (None, false) => "unheld",
+        };
+        vec![
+            report.table.into(),
+            state.into(),
+            joined(report.columns.iter().map(|column| &**column)),
+            report.rows.map_or(Value::Null, Value::from),
+            report.dead.into(),
+            report.bytes.into(),
+            report.since.map_or(Value::Null, |since| since.to_string().into()),
+            report.unheld.map_or(Value::Null, |why| why.to_string().into()),
+            report.remedy.map_or(Value::Null, Value::from),
+        ]
+    };
+    Table::of(view.replicas.report(view.asking.user()).into_iter().map(row).collect())
 }
 
 fn row(view: &View, catalog: &Snapshot, table: &Known) -> (String, Vec<Value>) {

@@ -8,7 +8,6 @@ use crate::catalog::CatalogError;
 use crate::console::Console;
 use crate::console::answer::Answer;
 use crate::console::answer::Refused;
-use crate::console::answer::Table;
 use crate::console::statement::Spec;
 use crate::control::ControlError;
 use crate::serve::inspect::Unanswered;
@@ -29,10 +28,7 @@ pub(super) async fn show(console: &Console, spec: &Spec, limit: usize) -> Result
         "GROUPS" => clients::groups(view, limit).await?,
         "LAG" => clients::lag(view).await?,
         "RING" => clients::ring(view).await?,
-        "REPLICAS" => {
-            let none = "this version runs on one node: there are no replicas";
-            Table::default().with_notice(Some(none.to_owned()))
-        }
+        "REPLICAS" => database::replicas(view),
         "LIMITS" => process::limits(view).await?,
         "ERRORS" => process::errors(view),
         "STATS" => process::stats(view),

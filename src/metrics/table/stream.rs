@@ -141,4 +141,40 @@ pub(super) const FAMILIES: &[Family] = &[
         "Looks that a transaction was held back for, because it came after a change of a table or its rules.",
         |it, out| out.whole(it.catalog.fences.get()),
     ),
+    gauge(
+        ("walcast_replica_rows", ""),
+        &[],
+        "Rows of the tables that policies read, kept in memory.",
+        |it, out| out.whole(it.replicas.rows.get()),
+    ),
+    gauge(
+        ("walcast_replica_past_rows", ""),
+        &[],
+        "Versions of their rows that are kept for who looks back.",
+        |it, out| out.whole(it.replicas.past_rows.get()),
+    ),
+    gauge(("walcast_replica_bytes", "bytes"), &[], "Their memory.", |it, out| {
+        out.whole(it.replicas.bytes.get());
+    }),
+    gauge(
+        ("walcast_replica_unheld", ""),
+        &[],
+        "Tables that policies read and that are not held; what depends on them is not delivered.",
+        |it, out| out.whole(it.replicas.unheld.get()),
+    ),
+    counter(("walcast_replica_loads", ""), &[], "Times that one of them was read.", |it, out| {
+        out.whole(it.replicas.loads.get());
+    }),
+    counter(
+        ("walcast_replica_failures", ""),
+        &["reason"],
+        "Times that one could not be read, or was dropped, by the reason.",
+        |it, out| out.by(it.replicas.failures.get()),
+    ),
+    counter(
+        ("walcast_replica_lookups", ""),
+        &[],
+        "Questions of policies for their rows.",
+        |it, out| out.whole(it.replicas.lookups.get()),
+    ),
 ];

@@ -8,4 +8,5 @@ mod parts;
 mod positions;
 mod recordings;
 mod refusals;
+mod replicas;
 mod stage;

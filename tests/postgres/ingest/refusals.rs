@@ -77,7 +77,7 @@ async fn a_server_that_does_not_write_logical_log_is_told() {
 /// Why a stage ends whose catalogue is asked by somebody who may.
 async fn ended_at_once(refused: Settings, allowed: &str) -> String {
     let catalog = stage::catalog(allowed.parse().unwrap()).await;
-    Stage::start_with(refused, 1000, catalog).ended().await.unwrap_err().chain()
+    Stage::start_with(refused, 1000, &catalog).ended().await.unwrap_err().chain()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -75,11 +75,16 @@ impl Stage {
     /// The same with a shard that takes only so much without being read.
     pub(super) async fn start_with_room(settings: Settings, room: usize) -> Stage {
         let catalog = catalog(settings.connection.clone()).await;
-        Stage::start_with(settings, room, catalog)
+        Stage::start_with(settings, room, &catalog)
     }
 
     /// The same with another catalogue.
-    pub(super) fn start_with(settings: Settings, room: usize, catalog: Arc<Catalog>) -> Stage {
+    pub(super) fn start_with(settings: Settings, room: usize, catalog: &Arc<Catalog>) -> Stage {
+        Stage::start_before(settings, room, Store::empty(catalog))
+    }
+
+    /// The same ahead of whose shard these tables are moved.
+    pub(super) fn start_before(settings: Settings, room: usize, replicas: Arc<Store>) -> Stage {
         let (feed, feeds) = mpsc::channel(room);
         let (routed, metrics) = (Routed::new(), Arc::new(Metrics::default()));
         let board = Board::new(Arc::clone(&metrics));
@@ -87,8 +92,8 @@ impl Stage {
         let stop = CancellationToken::new();
         let stage = ingest::Stage {
             settings,
-            replicas: Store::empty(&catalog),
-            catalog,
+            catalog: Arc::clone(replicas.catalog()),
+            replicas,
             feeds: vec![feed],
             routed: vec![routed.clone()],
             board,
