@@ -56,7 +56,7 @@ fn forwarded(reader: &mut Reader) -> Forwarded {
     let name = "listen.forwarded_header";
     let text = reader.text(name).unwrap_or_default();
     text.parse().unwrap_or_else(|_| {
-        reader.wrong::<()>(name, "x-forwarded-for or forwarded");
+        reader.wrong::<()>(name, "x-forwarded-for, forwarded or proxy-protocol");
         Forwarded::default()
     })
 }

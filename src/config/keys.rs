@@ -160,7 +160,7 @@ const DELIVERY: &[Key] = &[
         "listen.forwarded_header",
         Kind::Text,
         Some("x-forwarded-for"),
-        "In which header the trusted proxies say for whom they ask: `x-forwarded-for`, or `forwarded` (RFC 7239). The other one is not read.",
+        "In which header the trusted proxies say for whom they ask: `x-forwarded-for`, or `forwarded` (RFC 7239). The other one is not read. `proxy-protocol`: in no header, but by the PROXY protocol (version 1 or 2) before the first byte of each connection, without which a trusted proxy's connection is closed.",
     ),
     key(
         "admin.address",

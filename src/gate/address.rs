@@ -58,11 +58,13 @@ pub enum Forwarded {
     XForwardedFor,
     /// `Forwarded: for=203.0.113.7;proto=https, for="[2001:db8::1]:443"` (RFC 7239).
     Standard,
+    /// In none: the PROXY protocol tells it before the connection's first byte.
+    ProxyProtocol,
 }
 
 /// The name is none of a header that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected x-forwarded-for or forwarded")]
+#[error("expected x-forwarded-for, forwarded or proxy-protocol")]
 pub struct ForwardedError;
 
 impl FromStr for Forwarded {
@@ -72,6 +74,7 @@ impl FromStr for Forwarded {
         match name.to_ascii_lowercase().as_str() {
             "x-forwarded-for" => Ok(Forwarded::XForwardedFor),
             "forwarded" => Ok(Forwarded::Standard),
+            "proxy-protocol" => Ok(Forwarded::ProxyProtocol),
             _ => Err(ForwardedError),
         }
     }
@@ -82,7 +85,8 @@ impl Forwarded {
     #[must_use]
     pub const fn header(self) -> &'static str {
         match self {
-            Forwarded::XForwardedFor => "x-forwarded-for",
+            // Of the latter nothing that is in it is believed.
+            Forwarded::XForwardedFor | Forwarded::ProxyProtocol => "x-forwarded-for",
             Forwarded::Standard => "forwarded",
         }
     }
@@ -109,6 +113,7 @@ impl Forwarded {
     fn address(self, hop: &str) -> Option<SocketAddr> {
         let node = match self {
             Forwarded::XForwardedFor => hop,
+            Forwarded::ProxyProtocol => return None,
             Forwarded::Standard => {
                 let mut pairs = hop.split(';').filter_map(|pair| pair.split_once('='));
                 pairs.find(|(name, _)| name.trim().eq_ignore_ascii_case("for"))?.1

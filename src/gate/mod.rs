@@ -22,6 +22,7 @@ pub mod rates;
 use std::hash::BuildHasher;
 use std::hash::Hasher;
 use std::hash::RandomState;
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -207,15 +208,41 @@ impl Gate {
         self.connections.load(Ordering::Relaxed)
     }
 
+    /// Whether a connection from there begins with the PROXY protocol.
+    #[must_use]
+    pub fn is_announced(&self, peer: SocketAddr) -> bool {
+        let limits = self.limits.load();
+        limits.forwarded == Forwarded::ProxyProtocol
+            && address::is_in(&limits.trusted_proxies, peer.ip().to_canonical())
+    }
+
     /// Lets a connection in.
     ///
     /// # Errors
     ///
     /// [`Refused`] where there are too many, of all or of this address, or they come too fast.
     pub fn connect(self: &Arc<Gate>, peer: SocketAddr) -> Result<Entry, Refused> {
+        let proxied = |limits: &Limits, peer| address::is_in(&limits.trusted_proxies, peer);
+        self.connect_from(peer, proxied)
+    }
+
+    /// Lets a connection in that a proxy announced: it is one client's, whoever that is.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Gate::connect).
+    pub fn connect_for(self: &Arc<Gate>, client: SocketAddr) -> Result<Entry, Refused> {
+        self.connect_from(client, |_, _| false)
+    }
+
+    fn connect_from(
+        self: &Arc<Gate>,
+        peer: SocketAddr,
+        is_proxied: impl FnOnce(&Limits, IpAddr) -> bool,
+    ) -> Result<Entry, Refused> {
         let limits = self.limits.load();
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        let proxied = address::is_in(&limits.trusted_proxies, peer.ip());
+        let proxied = is_proxied(&limits, peer.ip());
         let address = (!proxied).then(|| Address::from(peer.ip()));
         // Before anything else: this counts attempts, also those that fail below.
         self.pace(address)?;

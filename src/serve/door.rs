@@ -23,12 +23,14 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::gate::Entry;
 use crate::gate::Refused;
 use crate::metrics::health::BEAT_EVERY;
 use crate::serve::Front;
 use crate::serve::answer;
 use crate::serve::http;
 use crate::serve::listener::Listener;
+use crate::serve::proxied;
 
 /// How long to wait after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -84,7 +86,31 @@ pub(crate) fn enter(front: &Rc<Front>, socket: TcpStream, peer: SocketAddr) {
     if socket.set_nodelay(true).is_err() {
         return;
     }
-    match front.settings().gate.connect(peer) {
+    if front.settings().gate.is_announced(peer) {
+        front.tasks.spawn_local(announced(Rc::clone(front), socket, peer));
+    } else {
+        let entry = front.settings().gate.connect(peer);
+        admit(front, socket, entry);
+    }
+}
+
+/// Lets a connection in whose proxy says first for whom it is. One that says nothing is closed.
+async fn announced(front: Rc<Front>, mut socket: TcpStream, peer: SocketAddr) {
+    let settings = front.settings();
+    let entry = match timeout(settings.handshake, proxied::read(&mut socket)).await {
+        Ok(Ok(Some(client))) => settings.gate.connect_for(client),
+        Ok(Ok(None)) => settings.gate.connect(peer),
+        Ok(Err(error)) => {
+            tracing::warn!(%peer, %error, "a trusted proxy does not speak the PROXY protocol");
+            return;
+        }
+        Err(_) => return,
+    };
+    admit(&front, socket, entry);
+}
+
+fn admit(front: &Rc<Front>, socket: TcpStream, entry: Result<Entry, Refused>) {
+    match entry {
         Ok(entry) => {
             front.tasks.spawn_local(http::connection(Rc::clone(front), socket, entry));
         }

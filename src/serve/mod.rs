@@ -44,6 +44,7 @@ use crate::serve::wire::Socket;
 
 pub mod listener;
 mod door;
+mod proxied;
 mod guest;
 mod http;
 mod origin;

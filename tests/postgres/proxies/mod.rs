@@ -61,16 +61,34 @@ impl Behind {
 }
 
 impl Proxy {
+    /// HAProxy that passes TCP through and says for whom, by this word of its `server` line.
+    async fn passing(behind: &Behind, how: &str) -> Proxy {
+        let (folder, port) = (Folder::new(), free_port());
+        let text = format!(
+            "defaults\n mode tcp\n timeout connect 5s\n timeout client 30s\n timeout server 30s\n\
+             listen live\n bind 127.0.0.1:{port}\n server one {} {how}\n",
+            behind.public
+        );
+        let file = folder.write("haproxy.cfg", text);
+        let mut command = Command::new(program("haproxy"));
+        command.args(["-q", "-db", "-f"]).arg(file);
+        Proxy::run(Kind::Haproxy, command, port, folder).await
+    }
+
     /// Starts it in front of one daemon, or of two as the guide has it for two. Of its snippets only
     /// addresses, files and times are others: 90 s are 3 s, and the 10 minutes after a reload one
     /// second.
     async fn start(kind: Kind, behind: &[Behind]) -> Proxy {
         let folder = Folder::new();
         let port = free_port();
-        let mut command = match kind {
+        let command = match kind {
             Kind::Nginx => nginx(&folder, port, behind),
             Kind::Haproxy => haproxy(&folder, port, behind),
         };
+        Proxy::run(kind, command, port, folder).await
+    }
+
+    async fn run(kind: Kind, mut command: Command, port: u16, folder: Folder) -> Proxy {
         let mut proxy = Proxy { kind, process: command.spawn().unwrap(), port, folder };
         let began = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
