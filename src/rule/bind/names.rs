@@ -164,8 +164,15 @@ impl Layout {
         position
     }
 
-    /// The columns of a source that are read.
-    pub(in crate::rule::bind) fn columns(&self, source: usize) -> Box<[usize]> {
+    /// The columns of a source that stand in the stack.
+    pub(in crate::rule::bind) fn columns(
+        &self,
+        source: usize,
+        relation: &Relation,
+    ) -> Box<[usize]> {
+        if !self.is_known.get() {
+            return (0..relation.columns.len()).collect();
+        }
         let read = self.read.borrow();
         read.get(source).map(|columns| columns.iter().copied().collect()).unwrap_or_default()
     }

@@ -235,7 +235,8 @@ impl<'a> InPolicy<'a> {
 impl Opened<'_> {
     fn source(&self, policy: InPolicy<'_>) -> Source {
         let Named { relation, base, source, .. } = self.named;
-        let columns = source.map(|source| policy.layout.columns(source)).unwrap_or_default();
+        let columns = source.map(|source| policy.layout.columns(source, relation));
+        let columns = columns.unwrap_or_default();
         let (table, version, lookups) = (relation.id, relation.version, Box::default());
         Source { table, version, columns, base, lookups }
     }

@@ -143,8 +143,10 @@ async fn each_shape_over_other_tables_is_decided_as_postgres_does() {
     let mut tally = Tally::default();
     let web = roles(&oracle.database).swap_remove(0);
     let mut wrong = Vec::new();
-    for condition in DECIDED {
-        oracle.fill(|count| random.below(count)).await;
+    for (index, condition) in DECIDED.iter().enumerate() {
+        if index % 4 == 0 {
+            oracle.fill(|count| random.below(count)).await;
+        }
         let create = format!("CREATE POLICY it ON subject FOR SELECT USING ({condition})");
         oracle.sql.batch_execute(&create).await.unwrap();
         oracle.refresh().await;
@@ -152,10 +154,14 @@ async fn each_shape_over_other_tables_is_decided_as_postgres_does() {
         let policy = &snapshot.table("public", "subject").unwrap().policies.policies[0];
         wrong.extend(policy.read.as_ref().err().map(|error| format!("{condition}: {error}")));
         let mut refusals = Vec::new();
-        for claims in subject::claims() {
-            refusals.extend(oracle.compare(&claims, &web, condition, &mut tally).await);
+        // Those of people first; of the others some.
+        let all = subject::claims();
+        let mut asked = vec![all[0].clone(), all[1].clone()];
+        asked.extend((0..3).map(|_| all[random.below(all.len())].clone()));
+        for claims in &asked {
+            refusals.extend(oracle.compare(claims, &web, condition, &mut tally).await);
         }
-        if refusals.len() == subject::claims().len() {
+        if refusals.len() == asked.len() {
             wrong.push(format!("{condition}: {:?}", oracle.reason(&web)));
         }
         oracle.sql.batch_execute("DROP POLICY it ON subject").await.unwrap();

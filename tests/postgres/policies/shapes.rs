@@ -159,8 +159,10 @@ async fn each_shape_is_decided_as_postgres_does() {
     let mut tally = Tally::default();
     let web = roles(&oracle.database).swap_remove(0);
     let mut wrong = Vec::new();
-    for condition in DECIDED {
-        oracle.fill(|count| random.below(count)).await;
+    for (index, condition) in DECIDED.iter().enumerate() {
+        if index % 4 == 0 {
+            oracle.fill(|count| random.below(count)).await;
+        }
         let create = format!("CREATE POLICY it ON subject FOR SELECT USING ({condition})");
         oracle.sql.batch_execute(&create).await.unwrap();
         oracle.refresh().await;

@@ -155,7 +155,7 @@ pub(crate) const TABLE: &str = "
         PRIMARY KEY (org, person)
     );
     CREATE TABLE org (id uuid PRIMARY KEY, owner uuid, name text, is_open bool, tid bigint);
-    CREATE TABLE profile (id uuid PRIMARY KEY, org uuid, role text, is_admin bool, unread int);
+    CREATE TABLE profile (unread int, org uuid, id uuid PRIMARY KEY, role text, is_admin bool);
     CREATE TABLE sealed (id uuid PRIMARY KEY, person uuid);
     CREATE TABLE partly (id uuid PRIMARY KEY, name text, secret text);
     CREATE TABLE closed (id uuid PRIMARY KEY, name text);
@@ -229,7 +229,10 @@ pub(crate) const ROWS: usize = 128;
 
 /// What fills the other tables.
 fn fill_others(pick: &mut impl FnMut(usize) -> usize) -> String {
-    let mut sql = String::from("TRUNCATE member, org, profile, sealed, partly, closed;");
+    let mut sql = String::from(
+        "DELETE FROM member; DELETE FROM org; DELETE FROM profile; DELETE FROM sealed;
+         DELETE FROM partly;",
+    );
     let mut one = |values: &[&str]| values[pick(values.len())].to_owned();
     let ids = [ANN, BOB, ACME, BETA];
     for org in [ACME, BETA, ANN] {
@@ -260,7 +263,7 @@ fn fill_others(pick: &mut impl FnMut(usize) -> usize) -> String {
         let org = one(&[&format!("'{ACME}'"), &format!("'{BETA}'"), "NULL"]);
         let role = one(&["'admin'", "'open'", "NULL"]);
         let flag = one(&["true", "false", "NULL"]);
-        sql.push_str(&format!("INSERT INTO profile VALUES ('{id}', {org}, {role}, {flag}, 1);"));
+        sql.push_str(&format!("INSERT INTO profile VALUES (1, {org}, '{id}', {role}, {flag});"));
         sql.push_str(&format!("INSERT INTO sealed VALUES ('{id}', {owner});"));
         sql.push_str(&format!("INSERT INTO partly VALUES ('{id}', {name}, 'x');"));
     }
@@ -270,7 +273,7 @@ fn fill_others(pick: &mut impl FnMut(usize) -> usize) -> String {
 /// Statements that fill the table, with values that `pick` chooses.
 pub(crate) fn fill(mut pick: impl FnMut(usize) -> usize) -> String {
     let mut sql = fill_others(&mut pick);
-    sql.push_str("TRUNCATE subject; INSERT INTO subject VALUES ");
+    sql.push_str("DELETE FROM subject; INSERT INTO subject VALUES ");
     for id in 0..ROWS {
         let values = VALUES.iter().map(|values| {
             let value = values[pick(values.len())];
