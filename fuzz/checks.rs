@@ -25,6 +25,12 @@ use walcast::rule::Rule;
 use walcast::rule::RuleError;
 use walcast::rule::parse_filter;
 use walcast::rule::parse_where;
+use walcast::rule::policy::Policy;
+use walcast::rule::policy::Source;
+use walcast::rule::policy::library::Library;
+use walcast::rule::policy::library::Operator;
+use walcast::rule::policy::library::Server;
+use walcast::rule::policy::library::TableNames;
 
 /// One message of the stream: no panic, and where it is understood every byte of it was needed and
 /// none is left over. It may be condensed, and is no other then.
@@ -69,6 +75,45 @@ pub(crate) fn rule(text: &str) {
         for row in [vec![Cell::Null; columns], vec![Cell::Unchanged; columns], row()] {
             let _verdict = rule.evaluate(&row);
         }
+    }
+}
+
+/// The stored form of a policy over three tables: no panic, and blanks at its end change nothing.
+pub(crate) fn policy(tree: &str) {
+    let library = library();
+    let Some(subject) = library.tables.get(&16_384) else { return };
+    let read = |tree: &str| {
+        let columns = &subject.columns;
+        Policy::read(Source { tree, text: "true", columns }, &library).is_ok()
+    };
+    assert_eq!(read(tree), read(&format!("{tree} \n")), "a blank counts");
+}
+
+/// What the stored forms of the corpus speak of.
+fn library() -> Library {
+    let table = |id: u32, name: &str, columns: &[&str]| {
+        let columns = (1_i16..).zip(columns.iter().map(|name| Box::from(*name))).collect();
+        (id, TableNames { schema: "public".into(), name: name.into(), columns })
+    };
+    let operator =
+        |id: u32, name: &str, of| (id, Operator { name: name.into(), left: of, right: of });
+    Library {
+        server: Arc::new(Server {
+            operators: [
+                operator(2972, "=", 2950),
+                operator(2973, "<>", 2950),
+                operator(98, "=", 25),
+            ]
+            .into(),
+            ..Server::default()
+        }),
+        tables: [
+            table(16_384, "subject", &["id", "owner", "tenant", "label"]),
+            table(16_391, "members", &["org_id", "user_id", "role"]),
+            table(16_398, "orgs", &["id", "name"]),
+        ]
+        .into(),
+        ..Library::default()
     }
 }
 

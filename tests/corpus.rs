@@ -35,6 +35,11 @@ fn rules() {
 }
 
 #[test]
+fn stored_policies() {
+    replay(&corpus("policy"), |bytes| checks::policy(&String::from_utf8_lossy(bytes)));
+}
+
+#[test]
 fn requests() {
     replay(&corpus("request"), |bytes| checks::request(&String::from_utf8_lossy(bytes)));
 }
