@@ -377,7 +377,9 @@ async fn a_table_that_cannot_be_held_says_why_and_what_mends_it() {
         assert_eq!(report.remedy.as_deref(), Some(remedy));
         assert_eq!(ground.rows(at, Moment::Before, None), None);
         let id = ground.store.catalog().current().table("public", "members").unwrap().relation.id;
-        assert_eq!(ground.store.outlook(id, 0, at), Outlook::Lost);
+        let (columns, lookups) = (Box::default(), Box::default());
+        let source = Source { table: id, version: 0, columns, base: 0, lookups };
+        assert_eq!(ground.store.outlook(&source, at, None), Outlook::Lost);
         ground.client.batch_execute(remedy).await.unwrap();
         ground.want().await;
         assert_eq!(ground.report().await.unheld, None, "{code}");
