@@ -158,7 +158,7 @@ impl Explain {
         });
         let reading = reading.transpose()?;
         let catalog = Catalog::connect(asking).await?.current();
-        let context = Context { catalog: &catalog, policies: &policies };
+        let context = Context { catalog: &catalog, policies: &policies, replicas: None };
         let TableName { schema, name } = TableName::parse(&self.table);
         let filter = self.filter.as_deref().map(|text| Filter::Where(text.into()));
         let request = Request::whole(&schema, &name, filter);

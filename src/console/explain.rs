@@ -38,7 +38,7 @@ pub(super) async fn explain(
     };
     let catalog = view.catalog.current();
     let policies = (view.judging)().policies;
-    let context = Context { catalog: &catalog, policies: &policies };
+    let context = Context { catalog: &catalog, policies: &policies, replicas: None };
     let found = match &explain.about {
         About::Change(cursor) => {
             let lookup = Lookup { cursor: *cursor, claims, filter };

@@ -224,6 +224,13 @@ impl Store {
         }
     }
 
+    /// Whether what a source reads is known, or will be.
+    #[must_use]
+    pub fn can_hold(&self, source: &Source) -> bool {
+        // Of a time to come nothing is lost that there will ever be.
+        self.outlook(source, Lsn::new(u64::MAX), None) != Outlook::Lost
+    }
+
     /// Grows whenever a table becomes held, or is no longer, and when the last part of a transaction
     /// has come.
     #[must_use]

@@ -23,6 +23,7 @@ use crate::route::subscription::Request;
 use crate::rule::Rule;
 use crate::rule::RuleError;
 use crate::rule::Session;
+use crate::rule::Source;
 use crate::rule::policy::Kind;
 use crate::rule::policy::tables::Guard;
 use crate::rule::policy::visible;
@@ -122,6 +123,15 @@ fn by_the_database(
             });
         }
     };
+    let is_held = |source: &&Source| context.replicas.is_none_or(|it| it.can_hold(source));
+    if !rule.sources().iter().all(is_held) {
+        if asks {
+            return by_asking(context, claims, (table, relation), request);
+        }
+        let relation = &request.table;
+        tracing::warn!(%relation, role, "a table that row-level security reads can't be kept in memory");
+        return Err(Refusal::PolicyUnread { table: name() });
+    }
     Ok(Admitted { rule, asked: None })
 }
 

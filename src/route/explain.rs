@@ -441,7 +441,7 @@ impl Shard {
         });
         let Change { relation, kind, .. } = found.ok_or(LookupError::NoChange)?;
         let catalog = self.shared.catalog.current();
-        let context = Context { catalog: &catalog, policies: &self.shared.policies };
+        let context = self.shared.context(&catalog);
         let request = Request::whole(&relation.schema, &relation.name, lookup.filter.clone());
         Ok(explain(context, &lookup.claims, &request, relation, Subject::Change(&kind)))
     }

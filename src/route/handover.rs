@@ -32,7 +32,6 @@ use crate::change::lsn::Lsn;
 use crate::change::visibility::Visibility;
 use crate::ring::Gap;
 use crate::route::encode::Notice;
-use crate::route::plan::Context;
 use crate::route::plan::Plan;
 use crate::route::plan::Refusal;
 use crate::route::question;
@@ -98,7 +97,7 @@ impl Shard {
         plan: &Plan,
     ) -> Result<Select, Refusal> {
         let catalog = self.shared.catalog.current();
-        let context = Context { catalog: &catalog, policies: &self.shared.policies };
+        let context = self.shared.context(&catalog);
         let rows_max = self.shared.asker.rows_max();
         let select = question::question(context, claims, (request, snapshot), plan, rows_max)?;
         let stream = self.ring.as_ref().map(|ring| (ring.source(), ring.begin()));

@@ -9,7 +9,6 @@ use crate::change::tuple::Tuple;
 use crate::change::visibility::Visibility;
 use crate::route::group::Shape;
 use crate::route::plan;
-use crate::route::plan::Context;
 use crate::route::session::SessionKey;
 use crate::route::shard::Shard;
 use crate::route::throttle::Keying;
@@ -91,7 +90,7 @@ impl Shard {
             let claims = session.claims.as_ref()?;
             let request = &session.subscription(&member.id)?.request;
             let catalog = self.shared.catalog.current();
-            let context = Context { catalog: &catalog, policies: &self.shared.policies };
+            let context = self.shared.context(&catalog);
             let plan = plan::plan_for(context, claims, request, relation).ok()?;
             let projection = Rc::new(plan.projection);
             let (rule, asked) = (plan.rule, plan.asked);

@@ -9,6 +9,7 @@ use crate::catalog::snapshot::Table;
 use crate::change::relation::Column;
 use crate::change::relation::Relation;
 use crate::change::relation::ReplicaIdentity;
+use crate::replica::Store;
 use crate::route::admit;
 use crate::route::admit::Admitted;
 use crate::route::asked::Asked;
@@ -220,6 +221,8 @@ pub struct Context<'a> {
     pub catalog: &'a Snapshot,
     /// What the configuration says.
     pub policies: &'a Policies,
+    /// The tables that policies read; absent where it is nobody's business whether they are at hand.
+    pub replicas: Option<&'a Store>,
 }
 
 /// Plans a subscription for the shape that its table has now.

@@ -5,9 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::auth::Claims;
+use crate::catalog::snapshot::Snapshot;
 use crate::change::id::RelationId;
-use crate::change::lsn::Lsn;
-use crate::replica::Outlook;
 use crate::route::encode::Encode;
 use crate::route::encode::Notice;
 use crate::route::group::Shape;
@@ -21,8 +20,16 @@ use crate::route::session::SessionKey;
 use crate::route::session::Subscription;
 use crate::route::shard::Settings;
 use crate::route::shard::Shard;
+use crate::route::shard::Shared;
 use crate::route::subscription::Request;
 use crate::route::throttle::Keying;
+
+impl Shared {
+    /// What planning looks at.
+    pub(crate) fn context<'a>(&'a self, catalog: &'a Snapshot) -> Context<'a> {
+        Context { catalog, policies: &self.policies, replicas: Some(&self.replicas) }
+    }
+}
 
 impl Shard {
     /// Takes other settings and policies. Nobody is dropped; every subscription is judged again
@@ -102,20 +109,13 @@ impl Shard {
     /// to it yet, for the shape that the catalogue knows.
     pub(crate) fn plan(&self, claims: &Claims, request: &Request) -> Result<Plan, Refusal> {
         let catalog = self.shared.catalog.current();
-        let context = Context { catalog: &catalog, policies: &self.shared.policies };
+        let context = self.shared.context(&catalog);
         let table = catalog.table(&request.table.schema, &request.table.name);
         let current = table.and_then(|table| self.groups.table(table.relation.id));
-        let plan = match current {
+        match current {
             Some(current) => plan::plan_for(context, claims, request, &current.relation),
             None => plan::plan(context, claims, request),
-        }?;
-        // Of a time to come it is known, if ever.
-        if self.outlook_at(&plan.rule, Lsn::new(u64::MAX)) == Outlook::Lost {
-            let relation = &request.table;
-            tracing::warn!(%relation, "a table that row-level security reads can't be kept in memory");
-            return Err(Refusal::PolicyUnread { table: relation.to_string() });
         }
-        Ok(plan)
     }
 
     /// Adds a subscription to the group of its shape, as the rows of other tables are now.

@@ -113,7 +113,7 @@ impl Shard {
     pub(crate) fn tick(&mut self, now: SystemTime) {
         self.seconds = self.seconds.saturating_add(1);
         self.settle_parked();
-        self.retry_unheld();
+        self.tick_unheld();
         self.tick_snapshots();
         self.tick_asked();
         self.give_up_parked();

@@ -109,6 +109,11 @@ impl Shard {
         }
         self.replica_epoch = epoch;
         self.retry_unheld();
+        if self.groups.from(0).any(|(_, group)| group.shape.asked.is_some()) {
+            self.judge_again = true;
+            self.wake.notify_one();
+        }
+        self.judge_lost();
         for group in self.watching() {
             let Some(rule) = self.groups.get(group).map(|group| group.shape.rule.clone()) else {
                 continue;
@@ -118,6 +123,28 @@ impl Shard {
             if self.outlook(&rule) != Outlook::Held {
                 self.set_behind(group);
             }
+        }
+    }
+
+    /// Has everything judged again where a table can't be held that somebody's rule reads: Postgres is
+    /// asked then, or the subscription ends.
+    fn judge_lost(&mut self) {
+        let replicas = &self.shared.replicas;
+        let can_hold = |group: &GroupId| {
+            let group = self.groups.get(*group);
+            group.is_none_or(|it| it.shape.rule.sources().iter().all(|it| replicas.can_hold(it)))
+        };
+        if !self.watching().iter().all(can_hold) {
+            self.judge_again = true;
+            self.wake.notify_one();
+        }
+    }
+
+    /// A second has passed.
+    pub(crate) fn tick_unheld(&mut self) {
+        if !self.unheld.is_empty() {
+            self.judge_lost();
+            self.retry_unheld();
         }
     }
 

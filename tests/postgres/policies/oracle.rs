@@ -178,7 +178,7 @@ impl Oracle {
     /// What walcast decides: the rows that are seen, or why that is not decided.
     fn decided(&self, claims: &Claims) -> Result<BTreeSet<String>, Refusal> {
         let catalog = self.catalog.current();
-        let context = Context { catalog: &catalog, policies: &self.policies };
+        let context = Context { catalog: &catalog, policies: &self.policies, replicas: None };
         let request = Request {
             table: TableName::parse("subject"),
             filter: None,
