@@ -16,6 +16,7 @@
 //!   value or a row's.
 
 mod because;
+mod recall;
 
 use std::sync::Arc;
 
@@ -25,7 +26,6 @@ use crate::catalog::snapshot::Table;
 use crate::change::cursor::Cursor;
 use crate::change::relation::Relation;
 use crate::change::relation::ReplicaIdentity;
-use crate::change::transaction::Change;
 use crate::change::transaction::ChangeKind;
 use crate::change::tuple::Cell;
 use crate::ring::Gap;
@@ -41,7 +41,6 @@ use crate::route::plan::Context;
 use crate::route::plan::Plan;
 use crate::route::plan::Refusal;
 use crate::route::policy::Policy;
-use crate::route::shard::Shard;
 use crate::route::subscription::Filter;
 use crate::route::subscription::Op;
 use crate::route::subscription::Request;
@@ -217,10 +216,22 @@ pub fn explain(
     relation: &Arc<Relation>,
     subject: Subject<'_>,
 ) -> Explanation {
+    explain_among(context, claims, request, relation, (subject, Moments::NONE))
+}
+
+/// The same where the rows of other tables are known.
+fn explain_among(
+    context: Context<'_>,
+    claims: &Claims,
+    request: &Request,
+    relation: &Arc<Relation>,
+    (subject, others): (Subject<'_>, Moments<'_>),
+) -> Explanation {
     let images = match subject {
         Subject::Row(cells) => Images::known(cells),
         Subject::Change(kind) => Images::of(relation, kind),
-    };
+    }
+    .among(others);
     let plan = plan::plan_for(context, claims, request, relation);
     let table = plan::table(context, request).ok();
     let asking = Asking { context, claims, request, relation, images: &images };
@@ -413,36 +424,5 @@ impl Clause {
             }
             ClauseOf::Filter => format!("the filter, in its part {}", self.text),
         }
-    }
-}
-
-impl Shard {
-    /// Explains a change that the ring holds.
-    ///
-    /// # Errors
-    ///
-    /// [`LookupError`] where it does not.
-    pub fn explain(&self, lookup: &Lookup) -> Result<Explanation, LookupError> {
-        let ring = self.ring.as_ref().ok_or(LookupError::NoRing)?;
-        let place = ring.place_after(lookup.cursor)?;
-        // The last change of a part is followed by the next part.
-        let before = match place.change.checked_sub(1) {
-            Some(change) => Some((place.transaction, change)),
-            None => place
-                .transaction
-                .checked_sub(1)
-                .and_then(|number| Some((number, ring.get(number)?.len().checked_sub(1)?))),
-        };
-        let position = lookup.cursor.position;
-        let found = before.and_then(|(number, at)| {
-            let transaction = ring.get(number).filter(|it| it.commit_lsn == position.lsn)?;
-            let change = transaction.changes_from(at).next()?;
-            (change.index.saturating_add(1) == position.index).then_some(change)
-        });
-        let Change { relation, kind, .. } = found.ok_or(LookupError::NoChange)?;
-        let catalog = self.shared.catalog.current();
-        let context = self.shared.context(&catalog);
-        let request = Request::whole(&relation.schema, &relation.name, lookup.filter.clone());
-        Ok(explain(context, &lookup.claims, &request, relation, Subject::Change(&kind)))
     }
 }
