@@ -150,6 +150,16 @@ impl Oracle {
         oracle
     }
 
+    /// Gives the table the policy of this condition, called `it`; tells why it is not read, if so.
+    pub(crate) async fn guard(&mut self, condition: &str) -> Option<String> {
+        let create = format!("CREATE POLICY it ON subject FOR SELECT USING ({condition})");
+        self.sql.batch_execute(&create).await.unwrap();
+        self.refresh().await;
+        let snapshot = self.catalog.current();
+        let policy = &snapshot.table("public", "subject").unwrap().policies.policies[0];
+        policy.read.as_ref().err().map(|error| format!("{condition}: {error}"))
+    }
+
     /// Lets walcast read the policies anew.
     pub(crate) async fn refresh(&mut self) {
         self.catalog.refresh().await.unwrap();

@@ -163,12 +163,7 @@ async fn each_shape_is_decided_as_postgres_does() {
         if index % 4 == 0 {
             oracle.fill(|count| random.below(count)).await;
         }
-        let create = format!("CREATE POLICY it ON subject FOR SELECT USING ({condition})");
-        oracle.sql.batch_execute(&create).await.unwrap();
-        oracle.refresh().await;
-        let snapshot = oracle.catalog.current();
-        let policy = &snapshot.table("public", "subject").unwrap().policies.policies[0];
-        wrong.extend(policy.read.as_ref().err().map(|error| format!("{condition}: {error}")));
+        wrong.extend(oracle.guard(condition).await);
         let mut refusals = Vec::new();
         for claims in subject::claims() {
             refusals.extend(oracle.compare(&claims, &web, condition, &mut tally).await);
