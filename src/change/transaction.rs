@@ -11,6 +11,7 @@
 use std::sync::Arc;
 
 use crate::change::cursor::Position;
+use crate::change::id::RelationId;
 use crate::change::id::Xid;
 use crate::change::lsn::Lsn;
 use crate::change::relation::Relation;
@@ -128,6 +129,12 @@ impl Transaction {
     #[must_use]
     pub const fn is_part(&self) -> bool {
         self.first_index > 0 || self.end_lsn.is_none()
+    }
+
+    /// Whether it holds changes of a table.
+    #[must_use]
+    pub fn touches(&self, table: RelationId) -> bool {
+        self.relations.iter().any(|relation| relation.id == table)
     }
 
     /// How many changes it holds.

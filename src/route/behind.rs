@@ -311,10 +311,9 @@ impl Shard {
         run: &mut Run,
     ) -> Result<(), Stuck> {
         let Some(source) = self.ring.as_ref().map(Ring::source) else { return Ok(()) };
-        let is_watching = members.iter().any(|member| member.is_watching);
-        let replicas = is_watching.then(|| Arc::clone(&self.shared.replicas));
-        let at = |moment| replicas.as_ref().map(|it| it.view(transaction.commit_lsn, moment));
+        let at = |moment| self.shared.replicas.view(transaction.commit_lsn, moment);
         let (before, after) = (at(Moment::Before), at(Moment::After));
+        let others = Moments { before: &before, after: &after };
         let mut images = None;
         for member in members {
             if member.relation != change.relation.id {
@@ -332,13 +331,8 @@ impl Shard {
             let Some(Planned { shape, keying }) = self.planned_for(member, change.relation) else {
                 return Err(Stuck { id, reason: Some(Gap::SchemaChanged) });
             };
-            let images = images.get_or_insert_with(|| {
-                let images = Images::of(change.relation, &change.kind);
-                match (&before, &after) {
-                    (Some(before), Some(after)) => images.among(Moments { before, after }),
-                    _ => images,
-                }
-            });
+            let images = images
+                .get_or_insert_with(|| Images::of(change.relation, &change.kind).among(others));
             let standing = Standing::of(source, transaction, change);
             body.clear();
             let writing = writing(&self.settings, &self.meter);

@@ -45,6 +45,11 @@ impl Shard {
         }
         self.budget.allow(settings.outbox_total_bytes_max);
         self.shared.policies = policies;
+        self.judge_anew();
+    }
+
+    /// Has every subscription judged again before the next change is matched.
+    pub(crate) fn judge_anew(&mut self) {
         self.judge_again = true;
         self.wake.notify_one();
     }

@@ -26,7 +26,6 @@ use crate::change::lsn::Lsn;
 use crate::change::transaction::Transaction;
 use crate::replica::Moment;
 use crate::replica::Outlook;
-use crate::replica::View;
 use crate::ring::Gap;
 use crate::route::group::Group;
 use crate::route::group::GroupId;
@@ -66,13 +65,8 @@ impl From<Shift> for Gap {
 }
 
 impl Shard {
-    /// Other tables as they are for the shard's live subscriptions.
-    pub(crate) fn now(&self) -> View<'_> {
-        let (at, moment) = self.moment();
-        self.shared.replicas.view(at, moment)
-    }
-
-    /// Between transactions it is before whatever commits next.
+    /// When it is for the shard's live subscriptions, as to other tables. Between transactions it is
+    /// before whatever commits next.
     pub(crate) fn moment(&self) -> (Lsn, Moment) {
         match self.routing.as_ref().filter(|routing| routing.is_open) {
             Some(routing) => (routing.transaction.commit_lsn, Moment::After),
@@ -110,16 +104,14 @@ impl Shard {
         self.replica_epoch = epoch;
         self.retry_unheld();
         if self.groups.from(0).any(|(_, group)| group.shape.asked.is_some()) {
-            self.judge_again = true;
-            self.wake.notify_one();
+            self.judge_anew();
         }
         self.judge_lost();
         for group in self.watching() {
             let Some(rule) = self.groups.get(group).map(|group| group.shape.rule.clone()) else {
                 continue;
             };
-            let reach = rule.reach(&self.now());
-            self.groups.settle(group, reach);
+            self.reach_again(group, &rule);
             if self.outlook(&rule) != Outlook::Held {
                 self.set_behind(group);
             }
@@ -135,8 +127,7 @@ impl Shard {
             group.is_none_or(|it| it.shape.rule.sources().iter().all(|it| replicas.can_hold(it)))
         };
         if !self.watching().iter().all(can_hold) {
-            self.judge_again = true;
-            self.wake.notify_one();
+            self.judge_anew();
         }
     }
 
@@ -227,10 +218,8 @@ impl Shard {
     fn concerned(&self, transaction: &Transaction) -> Vec<GroupId> {
         let mut groups = Vec::new();
         let after = self.shared.replicas.view(transaction.commit_lsn, Moment::After);
-        let is_touched = |table| {
-            transaction.is_part() || transaction.relations().iter().any(|it| it.id == table)
-        };
-        for watched in self.groups.watches.tables().filter(|it| is_touched(it.table)) {
+        let may_touch = |table| transaction.is_part() || transaction.touches(table);
+        for watched in self.groups.watches.tables().filter(|it| may_touch(it.table)) {
             let known = after.touched(&watched.source(), &mut |_, row| {
                 watched.concerned(row, &mut groups);
             });
@@ -246,13 +235,18 @@ impl Shard {
     /// The transaction is matched: groups stand under what they reach now.
     pub(crate) fn close_scope(&mut self, turning: Vec<Turning>) {
         for Turning { group, rule, reach } in turning {
-            if self.groups.get(group).is_none_or(|known| known.shape.rule != rule) {
+            if !self.has_rule(group, &rule) {
                 continue;
             }
             if let Some(shift) = self.groups.settle(group, reach) {
                 self.pass.turned.push(Turned { group, rule, reason: shift.into() });
             }
         }
+    }
+
+    /// Whether the group at this place is still the one of this rule.
+    fn has_rule(&self, group: GroupId, rule: &Rule) -> bool {
+        self.groups.get(group).is_some_and(|known| known.shape.rule == *rule)
     }
 
     /// A group could not be decided, because other tables are not known (any more).
@@ -268,7 +262,7 @@ impl Shard {
     /// Tells the subscribers of groups that see other rows than before. Nothing may be pending.
     pub(crate) fn settle_shifts(&mut self) {
         for Turned { group, rule, reason } in std::mem::take(&mut self.pass.turned) {
-            if self.groups.get(group).is_none_or(|known| known.shape.rule != rule) {
+            if !self.has_rule(group, &rule) {
                 continue;
             }
             for (key, id) in self.members(group) {
@@ -295,7 +289,13 @@ impl Shard {
             return;
         }
         let rule = found.shape.rule.clone();
-        let reach = rule.reach(&self.now());
+        self.reach_again(group, &rule);
+    }
+
+    /// Files a group under what its rule reaches now. Nobody is told.
+    fn reach_again(&mut self, group: GroupId, rule: &Rule) {
+        let (at, moment) = self.moment();
+        let reach = rule.reach(&self.shared.replicas.view(at, moment));
         self.groups.settle(group, reach);
     }
 
@@ -321,8 +321,7 @@ impl Shard {
     /// Whether a transaction lets a rule admit other rows than before, without a change of these:
     /// the reason to begin anew; absent within, where that can't be said yet.
     pub(crate) fn shift_of(&self, rule: &Rule, transaction: &Transaction) -> Option<Option<Gap>> {
-        let is_touched = |table| transaction.relations().iter().any(|it| it.id == table);
-        let touched = || rule.sources().iter().any(|source| is_touched(source.table));
+        let touched = || rule.sources().iter().any(|source| transaction.touches(source.table));
         if !transaction.is_part() && !touched() {
             return None;
         }

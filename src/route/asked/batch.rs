@@ -77,7 +77,7 @@ impl Batch {
         let last = begin.transaction.saturating_add(TRANSACTIONS_MAX.try_into().unwrap_or(0));
         'ring: while batch.end < end && batch.end.transaction < last {
             let Some(transaction) = ring.get(batch.end.transaction) else { break };
-            if transaction.relations().iter().any(|known| known.id == relation) {
+            if transaction.touches(relation) {
                 for change in transaction.changes_from(batch.end.change) {
                     if batch.end >= end || gathered.is_full() {
                         break 'ring;
