@@ -369,11 +369,17 @@ impl Shard {
         }
     }
 
-    /// Writes to some of the sessions that got something; `true` when the pass is over.
-    pub(crate) fn flush_some(&mut self, sessions: usize) -> bool {
-        for _ in 0..sessions {
+    /// Writes to some of the sessions that got something, until as many were written to or as many
+    /// bytes offered as are enough for one step; `true` when the pass is over.
+    pub(crate) fn flush_some(&mut self) -> bool {
+        let Steps { flush_sessions, flush_bytes, .. } = self.settings.steps;
+        let mut bytes = 0;
+        for _ in 0..flush_sessions {
+            if bytes >= flush_bytes {
+                break;
+            }
             if let Some(key) = self.pass.dirty.pop() {
-                self.flush_session(key);
+                bytes += self.flush_session(key);
             } else if let Some(key) = self.pass.released.pop() {
                 self.release_held(key);
             } else {
@@ -393,15 +399,15 @@ impl Shard {
         true
     }
 
-    /// Writes what this pass has for one session, if anything.
-    pub(crate) fn flush_session(&mut self, key: SessionKey) {
+    /// Writes what this pass has for one session, if anything; returns how many bytes that is.
+    pub(crate) fn flush_session(&mut self, key: SessionKey) -> usize {
         let Some(session) =
             self.sessions.get_mut(widen(key.place)).filter(|it| it.generation == key.generation)
         else {
-            return;
+            return 0;
         };
         if session.pending.is_empty() {
-            return;
+            return 0;
         }
         let pending = std::mem::take(&mut session.pending);
         let (bytes, frames) = gather(&self.pass.payloads, &pending);
@@ -416,6 +422,7 @@ impl Shard {
                 }
             }
         }
+        bytes.len()
     }
 
     /// Judges every subscription again where the catalogue or the configuration changed.

@@ -90,7 +90,7 @@ async fn reach(alarm: Option<Instant>) {
 async fn work(shard: &RefCell<Shard>, clock: impl Fn() -> SystemTime) {
     let steps = shard.borrow().settings.steps;
     shard.borrow_mut().match_pass();
-    while !shard.borrow_mut().flush_some(steps.flush_sessions) {
+    while !shard.borrow_mut().flush_some() {
         yield_now().await;
     }
     shard.borrow_mut().count_pass(clock);

@@ -98,6 +98,8 @@ pub struct Steps {
     pub pass_changes: usize,
     /// Sessions written to at once.
     pub flush_sessions: usize,
+    /// Bytes of frames after which no further session is written to at once.
+    pub flush_bytes: usize,
     /// Slices read for sessions that are behind before live ones get their turn again.
     pub behind_slices: usize,
     /// Bytes of frames in one slice.
@@ -113,6 +115,7 @@ impl Default for Steps {
             pass_bytes: 512 << 10,
             pass_changes: 8192,
             flush_sessions: 256,
+            flush_bytes: 2 << 20,
             behind_slices: 4,
             slice_bytes: 256 << 10,
             slice_changes: 4096,

@@ -249,7 +249,7 @@ impl World {
     /// One round of the shard's loop; tells whether there was nothing to do any more.
     fn round(&mut self) -> bool {
         self.shard.match_pass();
-        while !self.shard.flush_some(1) {}
+        while !self.shard.flush_some() {}
         for _ in 0..4 {
             if !self.shard.read_behind() {
                 break;

@@ -417,6 +417,7 @@ fn settings(random: &mut Random) -> route::shard::Settings {
             pass_bytes: random.pick(&[200, 1000, 10_000]),
             pass_changes: random.pick(&[1, 3, 20, 1000]),
             flush_sessions: random.pick(&[1, 2, 100]),
+            flush_bytes: random.pick(&[1, 300, 1 << 20]),
             behind_slices: random.pick(&[1, 4]),
             slice_bytes: random.pick(&[200, 1000, 10_000]),
             slice_changes: random.pick(&[2, 3, 20, 1000]),

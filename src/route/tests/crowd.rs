@@ -249,3 +249,28 @@ async fn readers_that_stop_share_a_budget_and_lose_nothing() {
     }
     assert_eq!(metrics.outbox_bytes(), 0);
 }
+
+#[tokio::test]
+async fn a_step_of_writing_ends_after_so_many_bytes() {
+    let mut world = World::new(1 << 20);
+    let sockets: Vec<_> = (0..20)
+        .map(|_| {
+            let (key, socket) = world.session(usize::MAX);
+            world.subscribe(key, "a", "", None);
+            socket
+        })
+        .collect();
+    world.turn();
+    let told = |sockets: &[Rc<Socket>]| sockets.iter().filter(|it| !it.lines().is_empty()).count();
+    told(&sockets);
+
+    world.shard.settings.steps.flush_bytes = 1;
+    world.insert([1], 10);
+    world.shard.match_pass();
+    for _ in 0..19 {
+        assert!(!world.shard.flush_some());
+        assert_eq!(told(&sockets), 1);
+    }
+    assert!(world.shard.flush_some());
+    assert_eq!(told(&sockets), 1);
+}
