@@ -12,9 +12,11 @@ use crate::change::transaction::Change;
 use crate::change::transaction::Timestamp;
 use crate::change::transaction::Transaction;
 use crate::route::asked::Asked;
+use crate::route::body::Body;
 use crate::route::decide::Decision;
 use crate::route::decide::Said;
 use crate::route::decide::Unheld;
+use crate::route::decide::Visible;
 use crate::route::decide::decide;
 use crate::route::decide::decide_said;
 use crate::route::encode::Detail;
@@ -90,11 +92,29 @@ impl Shape {
         writing: Writing<'_>,
         body: &mut Vec<u8>,
     ) -> Result<Option<Op>, Unheld> {
-        if self.asked.is_some() {
-            writing.meter.undecided();
-            return Ok(None);
-        }
-        self.write(decide(&self.rule, images), images, (standing.committed_at, writing), body)
+        let Some(visible) = self.decide(images, writing)? else { return Ok(None) };
+        self.write(visible, images, (standing.committed_at, writing), body);
+        Ok(Some(visible.op()))
+    }
+
+    /// The same, where the body may be there already, because another shape was shown the same of
+    /// the change.
+    ///
+    /// # Errors
+    ///
+    /// As [`Shape::encode`].
+    pub(crate) fn encode_once(
+        &self,
+        images: &Images<'_>,
+        standing: Standing,
+        writing: Writing<'_>,
+        body: &mut Body,
+    ) -> Result<Option<Op>, Unheld> {
+        let Some(visible) = self.decide(images, writing)? else { return Ok(None) };
+        body.show(self, visible, |bytes| {
+            self.write(visible, images, (standing.committed_at, writing), bytes);
+        });
+        Ok(Some(visible.op()))
     }
 
     /// The same with what Postgres says, for a shape that alone does not tell.
@@ -106,7 +126,9 @@ impl Shape {
         body: &mut Vec<u8>,
     ) -> Option<Op> {
         let decision = decide_said(&self.rule, images, said);
-        self.write(decision, images, (standing.committed_at, writing), body).unwrap_or(None)
+        let visible = self.wanted(decision, writing).unwrap_or(None)?;
+        self.write(visible, images, (standing.committed_at, writing), body);
+        Some(visible.op())
     }
 
     /// The same for a row that is there, which stands nowhere in the history. Where Postgres must be
@@ -117,36 +139,58 @@ impl Shape {
         writing: Writing<'_>,
         body: &mut Vec<u8>,
     ) -> Option<Op> {
-        let decision = decide(&self.rule, images);
-        self.write(decision, images, (Timestamp(0), writing), body).unwrap_or(None)
+        let visible = self.wanted(decide(&self.rule, images), writing).unwrap_or(None)?;
+        self.write(visible, images, (Timestamp(0), writing), body);
+        Some(visible.op())
     }
 
+    /// What the shape is shown of a change, if anything.
+    fn decide<'a>(
+        &self,
+        images: &'a Images<'_>,
+        writing: Writing<'_>,
+    ) -> Result<Option<Visible<'a>>, Unheld> {
+        if self.asked.is_some() {
+            writing.meter.undecided();
+            return Ok(None);
+        }
+        self.wanted(decide(&self.rule, images), writing)
+    }
+
+    /// The same of a decision that was made.
+    fn wanted<'a>(
+        &self,
+        decision: Decision<'a>,
+        writing: Writing<'_>,
+    ) -> Result<Option<Visible<'a>>, Unheld> {
+        match decision {
+            Decision::Shown(visible) => Ok(self.events.contains(visible.op()).then_some(visible)),
+            Decision::Hidden => Ok(None),
+            Decision::Undecided => {
+                writing.meter.undecided();
+                Ok(None)
+            }
+            Decision::Unheld => Err(Unheld),
+        }
+    }
+
+    /// Writes the body of a frame, as whole as it can be.
     fn write(
         &self,
-        decision: Decision<'_>,
+        visible: Visible<'_>,
         images: &Images<'_>,
         (committed_at, writing): (Timestamp, Writing<'_>),
         body: &mut Vec<u8>,
-    ) -> Result<Option<Op>, Unheld> {
-        let visible = match decision {
-            Decision::Shown(visible) if self.events.contains(visible.op()) => visible,
-            Decision::Shown(_) | Decision::Hidden => return Ok(None),
-            Decision::Undecided => {
-                writing.meter.undecided();
-                return Ok(None);
-            }
-            Decision::Unheld => return Err(Unheld),
-        };
+    ) {
         let (projection, detail) = (&*self.projection, Detail::Whole);
         let row = RowFrame { visible, projection, committed_at, detail };
         if !images.condensed {
             self.dialect.body(&row, body);
             if body.len() <= writing.body_bytes_max {
-                return Ok(Some(visible.op()));
+                return;
             }
         }
         write_reduced(self.dialect, row, writing, body);
-        Ok(Some(visible.op()))
     }
 }
 

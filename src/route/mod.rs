@@ -31,6 +31,7 @@ mod throttle;
 mod conflation;
 mod distance;
 mod group;
+mod body;
 mod groups;
 mod index;
 mod watch;

@@ -20,6 +20,7 @@ use crate::ring::Gap;
 use crate::ring::Place;
 use crate::ring::Ring;
 use crate::ring::feed::Feed;
+use crate::route::body::Body;
 use crate::route::conflation::Offer;
 use crate::route::decide::Unheld;
 use crate::route::group::GroupId;
@@ -91,7 +92,7 @@ pub(crate) struct Pass {
     pub(crate) turned: Vec<Turned>,
     /// What it is counted as.
     pub(crate) count: PassCount,
-    body: Vec<u8>,
+    body: Body,
     candidates: Vec<GroupId>,
 }
 
@@ -289,6 +290,7 @@ impl Shard {
         for group in &candidates {
             self.offer(*group, transaction, change, &images);
         }
+        self.pass.body.forget();
         self.pass.candidates = candidates;
     }
 
@@ -306,28 +308,27 @@ impl Shard {
             return;
         };
         let pass = &mut self.pass;
-        pass.body.clear();
         let standing = Standing::of(source, transaction, change);
         let shape = &group.shape;
-        let op = match shape.encode(images, standing, writing, &mut pass.body) {
+        let op = match shape.encode_once(images, standing, writing, &mut pass.body) {
             Ok(Some(op)) => op,
             Ok(None) => return,
             Err(Unheld) => return self.note_unheld(id),
         };
         pass.count.matched.shown += 1;
-        let dialect = shape.dialect;
+        let (dialect, body) = (shape.dialect, pass.body.bytes());
         for (at, variant) in group.variants.iter_mut().enumerate() {
             if variant.members.is_empty() {
                 continue;
             }
             if let Some(keying) = &variant.keying {
                 let subject = keying.subject(op, images, &shape.projection);
-                let offer = Offer::of(subject, standing.cursor, &pass.body);
+                let offer = Offer::of(subject, standing.cursor, body);
                 let members = (Attachment { group: id, variant: at }, variant.members.as_slice());
                 let (sessions, released) = (&mut self.sessions, &mut pass.released);
                 let replaced = Shard::offer_paced(sessions, released, members, &offer);
                 self.meter.conflated(replaced);
-                pass.bytes += pass.body.len();
+                pass.bytes += body.len();
                 continue;
             }
             if variant.pending.is_none() {
@@ -337,7 +338,7 @@ impl Shard {
             let pending = variant.pending.get_or_insert_default();
             let begin = pending.bytes.len();
             let cursor = Some(standing.cursor);
-            dialect.frame(&variant.head, &pass.body, cursor, &mut pending.bytes);
+            dialect.frame(&variant.head, body, cursor, &mut pending.bytes);
             let end = pending.bytes.len();
             pending.frames.push(PendingFrame { number: pass.frames, end });
             pass.bytes += end - begin;

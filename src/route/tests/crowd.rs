@@ -274,3 +274,25 @@ async fn a_step_of_writing_ends_after_so_many_bytes() {
     assert!(world.shard.flush_some());
     assert_eq!(told(&sockets), 1);
 }
+
+#[tokio::test]
+async fn who_is_shown_the_same_by_different_rules_shares_a_body() {
+    let mut world = World::new(1 << 20);
+    let mut sockets = Vec::new();
+    for number in 0..50_usize {
+        let (key, socket) = world.session(usize::MAX);
+        world.subscribe(key, "o", &format!("id >= {}", number % 10), None);
+        sockets.push((number % 10, socket));
+    }
+    world.turn();
+    sockets.iter().for_each(|(_, socket)| drop(socket.lines()));
+    ENCODED.set(0);
+    world.insert(5..8, 10);
+    world.turn();
+    assert_eq!(ENCODED.get(), 3);
+    for (least, socket) in sockets {
+        let expected: Vec<String> =
+            inserted("o", 5..8).into_iter().skip(least.max(5) - 5).collect();
+        assert_eq!(socket.lines(), expected, "from {least} on");
+    }
+}
