@@ -23,6 +23,7 @@ use std::cell::RefCell;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -136,9 +137,16 @@ async fn accept(office: Rc<Office>, listening: Listening, stop: CancellationToke
                 office.spare.borrow_mut().refill();
                 let here = Rc::clone(&office);
                 office.tasks.spawn_local(async move {
-                    match socket {
-                        Connection::Tcp(socket) => connection(here, socket).await,
-                        Connection::Unix(socket) => connection(here, socket).await,
+                    let ended = match socket {
+                        Connection::Tcp(socket) => {
+                            connection(&here, socket).await.into_std().map(OwnedFd::from)
+                        }
+                        Connection::Unix(socket) => {
+                            connection(&here, socket).await.into_std().map(OwnedFd::from)
+                        }
+                    };
+                    if let Ok(ended) = ended {
+                        here.spare.borrow_mut().keep(ended);
                     }
                     drop(place);
                 });
@@ -154,18 +162,23 @@ async fn accept(office: Rc<Office>, listening: Listening, stop: CancellationToke
     }
 }
 
-async fn connection(office: Rc<Office>, socket: impl AsyncRead + AsyncWrite + Unpin + 'static) {
+/// Serves a connection to its end, and gives it back.
+async fn connection<S>(office: &Rc<Office>, socket: S) -> S
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
     let service = service_fn(|request| {
-        let office = Rc::clone(&office);
+        let office = Rc::clone(office);
         async move { Ok::<_, Infallible>(office.respond(&request)) }
     });
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .serve_connection(TokioIo::new(socket), service);
-    if let Err(error) = connection.await {
+    if let Err(error) = (&mut connection).await {
         tracing::debug!(%error, "an operator's connection ended");
     }
+    connection.into_parts().io.into_inner()
 }
 
 impl Office {

@@ -19,6 +19,7 @@ use crate::metrics::family::Samples;
 use crate::metrics::family::Value;
 use crate::metrics::instrument::BOUNDS_US;
 use crate::metrics::instrument::Reading;
+use crate::metrics::process;
 use crate::metrics::table;
 
 /// What the text is, for `Content-Type`.
@@ -34,6 +35,7 @@ impl Exposition {
     /// For these metrics.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> Exposition {
+        process::open();
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Everything(metrics)));
         Exposition(registry)
