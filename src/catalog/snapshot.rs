@@ -93,6 +93,17 @@ impl Snapshot {
         self.tables.get(&id)
     }
 
+    /// The same if the rows of every table could be known from the stream: for finding out what is
+    /// needed of tables of which that is not so yet.
+    #[must_use]
+    pub fn as_if_held(&self) -> Snapshot {
+        let held = |(id, table): (&RelationId, &Arc<Table>)| {
+            (*id, Arc::new(Table { unheld: None, ..Table::clone(table) }))
+        };
+        let tables = self.tables.iter().map(held).collect();
+        Snapshot { generation: self.generation, tables, by_name: self.by_name.clone() }
+    }
+
     /// All tables, in no order.
     pub fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {
         self.tables.values()

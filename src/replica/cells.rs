@@ -50,6 +50,15 @@ impl Packing {
         }
     }
 
+    /// The bytes of a value, where all have as many; 0 where they don't.
+    pub(super) const fn width(self) -> usize {
+        match self {
+            Packing::Uuid => 16,
+            Packing::Int => 8,
+            Packing::Bool | Packing::Text => 0,
+        }
+    }
+
     /// The cell, packed; absent where it is what it was before.
     pub(super) fn pack(self, cell: Cell<'_>) -> Option<Packed<'_>> {
         Some(match cell {

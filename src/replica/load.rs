@@ -31,11 +31,14 @@ use crate::change::value::SESSION;
 use crate::replica::Store;
 use crate::replica::cells::Packing;
 use crate::replica::copy;
+use crate::replica::facts;
+use crate::replica::facts::Facts;
 use crate::replica::reading::Adopted;
 use crate::replica::reading::Job;
 use crate::replica::slot::Loaded;
 use crate::replica::table::Image;
 use crate::replica::table::Table;
+use crate::replica::unheld::Reader;
 use crate::replica::unheld::Unheld;
 use crate::rule::quoted_name;
 use crate::rule::quoted_text;
@@ -114,9 +117,9 @@ impl Loader {
             Ok(Adopted::InVain | Adopted::TooEarly) => return,
             Err(error) => self.why(error),
         };
-        let role = self.role();
-        let remedy =
-            why.remedy(relation, self.store.catalog.publication(), &role).unwrap_or_default();
+        let reader = Reader { own: self.dial.user(), role: self.store.settings.role.as_deref() };
+        let publication = self.store.catalog.publication();
+        let remedy = why.remedy(relation, publication, reader).unwrap_or_default();
         tracing::warn!(table = name, reason = %why, remedy, "the table is not held");
         self.store.fail(job, why);
     }
@@ -142,11 +145,6 @@ impl Loader {
             sleep(AGAIN_AFTER).await;
         }
         Err(Unheld::Changed.into())
-    }
-
-    fn role(&self) -> Box<str> {
-        let own = || self.dial.user().into();
-        self.store.settings.role.clone().unwrap_or_else(own)
     }
 
     fn why(&self, error: LoadError) -> Unheld {
@@ -193,20 +191,11 @@ impl Reading<'_> {
         let begin = self.begin_sql(publication).ok_or(LoadError::Malformed)?;
         let facts = self.ask(&begin).await?;
         let fact = |at: usize| facts.get(at).and_then(Option::as_deref);
-        let holds = |at: usize| fact(at) == Some("t");
-        if !holds(2) {
+        if !facts::holds(&facts, 2) {
             return Err(Unheld::Changed.into());
         }
-        for (fine, why) in [
-            (holds(3), Unheld::NotAllPublished),
-            (!holds(4), Unheld::RowFilter),
-            (!holds(5), Unheld::Inherited),
-            (!holds(6), Unheld::Partitioned),
-            (!holds(7), Unheld::RowSecurity),
-        ] {
-            if !fine {
-                return Err(why.into());
-            }
+        if let Some(why) = facts::obstacles(&facts, 3).into_iter().next() {
+            return Err(why.into());
         }
         let saw = fact(0).and_then(|text| text.parse().ok()).ok_or(LoadError::Malformed)?;
         let insert_lsn = fact(1).and_then(|text| text.parse().ok()).ok_or(LoadError::Malformed)?;
@@ -238,7 +227,7 @@ impl Reading<'_> {
                 Some(format!("({name}, {}::oid, {})", column.of.id, column.modifier))
             })
             .collect();
-        let (columns, publication) = (columns?, quoted_text(publication)?);
+        let columns = columns?;
         let role = self.store.settings.role.as_deref();
         let role = role.map(|role| format!("SET LOCAL ROLE {};", quoted_name(role)));
         Some(format!(
@@ -247,29 +236,17 @@ impl Reading<'_> {
              SELECT pg_current_snapshot(), pg_current_wal_insert_lsn(), \
              (SELECT count(*) = {} FROM pg_attribute WHERE attrelid = {id}::oid \
               AND NOT attisdropped AND (attname::text, atttypid, atttypmod) IN ({})), \
-             (SELECT pubinsert AND pubupdate AND pubdelete AND pubtruncate \
-              FROM pg_publication WHERE pubname = {publication}), \
-             EXISTS (SELECT FROM pg_publication_tables p \
-              JOIN pg_namespace n ON n.nspname = p.schemaname \
-              JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename \
-              WHERE p.pubname = {publication} AND c.oid = {id}::oid \
-              AND to_jsonb(p) ->> 'rowfilter' IS NOT NULL), \
-             EXISTS (SELECT FROM pg_inherits WHERE inhparent = {id}::oid), \
-             (SELECT relkind <> 'r' FROM pg_class WHERE oid = {id}::oid), \
-             row_security_active({id}::oid)",
+             {}",
             role.unwrap_or_default(),
             columns.len(),
             columns.join(", "),
+            facts::conditions(id, publication)?,
         ))
     }
 
     async fn rows(&self) -> Result<Table, LoadError> {
         let kept = &self.job.kept;
-        let relation = &kept.relation;
-        let names: Vec<String> = kept.columns().map(|(name, _)| quoted_name(name)).collect();
-        let (schema, name) = (quoted_name(&relation.schema), quoted_name(&relation.name));
-        let select = format!("SELECT {} FROM ONLY {schema}.{name}", names.join(", "));
-        let sql = format!("COPY ({select}) TO STDOUT");
+        let sql = format!("COPY ({}) TO STDOUT", facts::rows(kept));
         let mut table = Table::new(kept);
         let mut rows = std::pin::pin!(self.client.copy_out(&sql).await?);
         let mut text = Vec::new();
@@ -312,7 +289,7 @@ impl Reading<'_> {
     }
 
     /// The last row that a script brings.
-    async fn ask(&self, sql: &str) -> Result<Vec<Option<String>>, LoadError> {
+    async fn ask(&self, sql: &str) -> Result<Facts, LoadError> {
         let messages = self.client.simple_query(sql).await?;
         let row = messages.iter().rev().find_map(|message| match message {
             SimpleQueryMessage::Row(row) => Some(row),

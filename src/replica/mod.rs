@@ -36,7 +36,9 @@ mod copy;
 mod stream;
 mod reading;
 mod report;
+mod facts;
 pub mod load;
+pub mod forecast;
 #[cfg(test)]
 mod tests;
 

@@ -3,6 +3,7 @@
 use crate::change::lsn::Lsn;
 use crate::replica::Store;
 use crate::replica::table::Table;
+use crate::replica::unheld::Reader;
 use crate::replica::unheld::Unheld;
 
 /// One table that policies read.
@@ -53,7 +54,7 @@ impl Store {
     #[must_use]
     pub fn report(&self, own_role: &str) -> Vec<Report> {
         let publication = self.catalog.publication();
-        let role = self.settings.role.as_deref().unwrap_or(own_role);
+        let reader = Reader { own: own_role, role: self.settings.role.as_deref() };
         let slots = self.slots.load();
         let mut reports: Vec<Report> = slots
             .iter()
@@ -64,7 +65,7 @@ impl Store {
                 let known = held.map(|held| &held.table);
                 let unheld = state.unheld.clone();
                 let remedy = unheld.as_ref().zip(relation);
-                let remedy = remedy.and_then(|(why, it)| why.remedy(it, publication, role));
+                let remedy = remedy.and_then(|(why, it)| why.remedy(it, publication, reader));
                 Report {
                     table: relation
                         .map_or_else(|| id.to_string(), |it| format!("{}.{}", it.schema, it.name)),

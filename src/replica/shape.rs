@@ -8,8 +8,18 @@ use crate::change::id::RelationId;
 use crate::change::relation::Relation;
 use crate::change::relation::ReplicaIdentity;
 use crate::change::types::Type;
+use crate::replica::cells::Packing;
+use crate::replica::facts::Extent;
 use crate::replica::unheld::Unheld;
 use crate::rule::Wanted;
+
+/// What a version of a row takes beside its cells, each of which takes one byte more than its value.
+const LIFE_BYTES: usize = 16;
+/// What it takes in each index.
+const INDEX_BYTES: usize = 15;
+/// The place of a text, and how long one may be to need no other.
+const TEXT_BYTES: usize = 24;
+const TEXT_INLINE: usize = 16;
 
 /// What is kept of a table, of the shape that it had when this was decided.
 #[derive(Clone, Debug)]
@@ -97,6 +107,18 @@ impl Kept {
 
     pub(super) fn table(&self) -> RelationId {
         self.relation.id
+    }
+
+    /// About how many bytes so many rows take.
+    pub(super) fn estimate(&self, Extent { rows, width }: Extent) -> usize {
+        let packings: Vec<Packing> = self.columns().map(|(_, of)| Packing::of(&of.kind)).collect();
+        let texts = packings.iter().filter(|packing| **packing == Packing::Text).count();
+        let others: usize = packings.iter().map(|packing| packing.width()).sum();
+        // What the planner holds for the width is that of all columns together.
+        let text = width.saturating_sub(others).checked_div(texts).unwrap_or(0);
+        let texts = texts * (TEXT_BYTES + if text > TEXT_INLINE { text } else { 0 });
+        let indexes = (1 + self.lookups.len()) * INDEX_BYTES;
+        rows.saturating_mul(LIFE_BYTES + packings.len() + others + texts + indexes)
     }
 }
 

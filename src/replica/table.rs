@@ -349,6 +349,7 @@ mod tests {
     use crate::change::types::Collation;
     use crate::change::types::Kind;
     use crate::change::types::Type;
+    use crate::replica::facts::Extent;
     use crate::rule::Wanted;
 
     const ROWS: u32 = 100_000;
@@ -387,5 +388,7 @@ mod tests {
         println!("{ROWS} rows of two uuids: {each} bytes each, {took:?}");
         assert_eq!(table.living(), 100_000);
         assert!(each <= 150, "{each}");
+        let estimate = kept.estimate(Extent { rows: 100_000, width: 32 });
+        assert!(estimate.abs_diff(bytes) * 5 < bytes, "{estimate} for {bytes}");
     }
 }

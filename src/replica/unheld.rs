@@ -3,6 +3,18 @@
 use crate::change::relation::Relation;
 use crate::rule::quoted_name;
 
+/// As which role tables are read.
+#[derive(Clone, Copy, Debug)]
+pub struct Reader<'a> {
+    /// The role of the connection.
+    pub own: &'a str,
+    /// The role that it takes on for this, where the settings name one.
+    pub role: Option<&'a str>,
+}
+
+/// A role for reading tables, for whoever has none yet.
+const READING_ROLE: &str = "walcast_tables";
+
 /// Why the rows of a table are not known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unheld {
@@ -37,7 +49,7 @@ pub enum Unheld {
         message: Box<str>,
     },
     /// The role that reads does not see every row.
-    #[error("row-level security hides rows from the reading role")]
+    #[error("row-level security hides rows from the reading role (replicas.role)")]
     RowSecurity,
     /// All tables together have more than may be kept.
     #[error("the tables that policies read take more than {bytes_max} bytes")]
@@ -84,11 +96,18 @@ impl Unheld {
         }
     }
 
-    /// The SQL that mends it, where there is one. `role` reads, `publication` is the stream's.
+    /// The SQL that mends it, where there is one. `publication` is the stream's.
     #[must_use]
-    pub fn remedy(&self, relation: &Relation, publication: &str, role: &str) -> Option<String> {
-        let table = format!("{}.{}", quoted_name(&relation.schema), quoted_name(&relation.name));
-        let (publication, role) = (quoted_name(publication), quoted_name(role));
+    pub fn remedy(
+        &self,
+        relation: &Relation,
+        publication: &str,
+        reader: Reader<'_>,
+    ) -> Option<String> {
+        let schema = quoted_name(&relation.schema);
+        let table = format!("{schema}.{}", quoted_name(&relation.name));
+        let publication = quoted_name(publication);
+        let role = quoted_name(reader.role.unwrap_or(reader.own));
         match self {
             Unheld::NotPublished => {
                 Some(format!("ALTER PUBLICATION {publication} ADD TABLE {table}"))
@@ -101,8 +120,20 @@ impl Unheld {
                  ALTER PUBLICATION {publication} ADD TABLE {table}"
             )),
             Unheld::NoIdentity => Some(format!("ALTER TABLE {table} REPLICA IDENTITY FULL")),
-            Unheld::NoPrivilege { .. } => Some(format!("GRANT SELECT ON {table} TO {role}")),
-            Unheld::RowSecurity => Some(format!("ALTER ROLE {role} BYPASSRLS")),
+            Unheld::NoPrivilege { .. } => Some(format!(
+                "GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT SELECT ON {table} TO {role}"
+            )),
+            Unheld::RowSecurity if reader.role.is_some() => {
+                Some(format!("ALTER ROLE {role} BYPASSRLS"))
+            }
+            // Whoever asks for clients must not see past row-level security.
+            Unheld::RowSecurity => Some(format!(
+                "DO $$ BEGIN CREATE ROLE {READING_ROLE} NOLOGIN BYPASSRLS; \
+                 EXCEPTION WHEN duplicate_object THEN END $$; GRANT {READING_ROLE} TO {role}; \
+                 GRANT USAGE ON SCHEMA {schema} TO {READING_ROLE}; \
+                 GRANT SELECT ON {table} TO {READING_ROLE}; \
+                 -- and in the configuration: replicas.role = \"{READING_ROLE}\""
+            )),
             Unheld::Inherited
             | Unheld::Partitioned
             | Unheld::TooLarge { .. }

@@ -188,6 +188,84 @@ async fn each_policy_of_the_database_is_said_to_be_decided_or_why_not() {
     assert!(report.contains("is served by its own policies: \"flag\", \"mine\""), "{report}");
 }
 
+/// Whoever is a member of an order's organisation sees it.
+const MEMBERSHIP: &str = "
+    CREATE TABLE members (org text, who text);
+    ALTER TABLE members ENABLE ROW LEVEL SECURITY;
+    GRANT SELECT ON members TO NAME_web;
+    CREATE POLICY own ON members USING (
+        who = current_setting('request.jwt.claims', true)::json ->> 'sub');
+    ALTER TABLE orders ENABLE ROW LEVEL SECURITY;
+    CREATE POLICY of_members ON orders USING (EXISTS (
+        SELECT FROM members m WHERE m.org = orders.customer
+        AND m.who = current_setting('request.jwt.claims', true)::json ->> 'sub'))";
+
+/// The lines of a report that are about a table and have a code.
+fn lines<'r>(report: &'r str, table: &str, code: &str) -> Vec<&'r str> {
+    let (table, code) = (format!(" {table}: "), format!("[{code}]"));
+    let is_of = |line: &&str| line.contains(&table) && line.ends_with(&code);
+    report.lines().filter(is_of).collect()
+}
+
+#[tokio::test]
+async fn it_is_told_which_tier_decides_and_what_a_table_needs_to_be_held() {
+    let checked = Checked::new("[[table]]\nname = 'orders'\nopen = true\n").await;
+    checked.execute(MEMBERSHIP).await;
+    let report = printed(&checked.check());
+    let tier = lines(&report, "public.orders", "policy-tier").concat();
+    assert!(tier.contains("Postgres is asked about each change, because policy"), "{report}");
+    assert!(tier.contains("its changes are not in the publication"), "{report}");
+    let unheld = lines(&report, "public.members", "replica-unheld").concat();
+    for why in [
+        "the publication does not have the table",
+        "the table has no replica identity",
+        "row-level security hides rows from the reading role",
+    ] {
+        assert!(unheld.contains(why), "{why}: {report}");
+    }
+    // What it prints mends it, with the role that it asks for.
+    let mut sql: Vec<&str> = mends(&report).filter(|sql| sql.contains("members")).collect();
+    sql.sort_by_key(|sql| !sql.contains("IDENTITY"));
+    assert!(sql.len() == 3, "{sql:?}");
+    for sql in sql {
+        checked.sql.batch_execute(sql).await.unwrap();
+    }
+    let file = checked.folder.path("walcast.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let text = format!("{text}[replicas]\nrole = 'walcast_tables'\nbytes_max = 1048576\n");
+    std::fs::write(&file, &text).unwrap();
+    let good = checked.check();
+    let report = printed(&good);
+    assert_eq!(good.status.code(), Some(0), "{report}");
+    let tier = lines(&report, "public.orders", "policy-tier").concat();
+    let holds = "walcast, by the row, the claims and what it holds of public.members";
+    assert!(tier.contains(holds), "{report}");
+    assert!(lines(&report, "public.members", "replica-unheld").is_empty(), "{report}");
+    let held = lines(&report, "public.members", "replica").concat();
+    assert!(held.contains("policies of public.orders read its org, who; about 0 rows"), "{report}");
+
+    // What is too much together, and what nothing mends.
+    checked
+        .execute(
+            "INSERT INTO members SELECT n, n FROM generate_series(1, 20000) n; ANALYZE members",
+        )
+        .await;
+    let large = checked.check();
+    assert_eq!(large.status.code(), Some(2), "{}", printed(&large));
+    let report = printed(&large);
+    let held = lines(&report, "public.members", "replica").concat();
+    assert!(held.contains("about 20000 rows, "), "{report}");
+    assert_eq!(lines(&report, "replicas.bytes_max", "replicas-too-large").len(), 1, "{report}");
+    checked.execute("CREATE TABLE more (note text) INHERITS (members)").await;
+    std::fs::write(&file, format!("{text}[rls]\nundecided = 'refuse'\n")).unwrap();
+    let report = printed(&checked.check());
+    let unheld = lines(&report, "public.members", "replica-unheld").concat();
+    assert!(unheld.starts_with("warning"), "{report}");
+    assert!(unheld.contains("so that subscriptions are refused: other tables inherit"), "{report}");
+    let tier = lines(&report, "public.orders", "policy-tier").concat();
+    assert!(tier.contains("it is refused, because policy"), "{report}");
+}
+
 #[tokio::test]
 async fn a_table_is_found_before_it_is_published_and_breaks_the_application() {
     let parts = "[[table]]\nname = 'parts'\nopen = true\n";

@@ -25,6 +25,7 @@ use crate::ingest::walsender;
 use crate::rule::Rule;
 
 mod security;
+mod tiers;
 
 /// What the configuration itself gives reason to say.
 #[must_use]
@@ -95,6 +96,7 @@ async fn ask(
     let mut findings = judge(&facts, &snapshot, expected);
     findings.extend(policies(config, &snapshot));
     findings.extend(security::findings(config, &snapshot, &expected.roles));
+    findings.extend(tiers::findings(config, catalog, &expected.roles).await?);
     Ok(findings)
 }
 

@@ -25,29 +25,31 @@ const SAMPLES: &[&str] = &["00000000-0000-4000-8000-000000000000", "1", "a"];
 
 /// What is said of the tables that are served by their own policies.
 pub(super) fn findings(config: &Config, snapshot: &Snapshot, roles: &[Box<str>]) -> Vec<Finding> {
-    let replaced = |table: &Table| {
-        config.tables.iter().any(|entry| {
-            *entry.schema == *table.relation.schema
-                && *entry.name == *table.relation.name
-                && matches!(entry.access, Access::Policy(_))
+    guarded(config, snapshot)
+        .into_iter()
+        .flat_map(|(table, undecided)| {
+            of_table(table, (&config.settings, snapshot), roles, undecided)
+        })
+        .collect()
+}
+
+/// The tables that are served by their own policies, by name, and what becomes of each where these
+/// are not decided here.
+pub(super) fn guarded<'a>(config: &Config, snapshot: &'a Snapshot) -> Vec<(&'a Table, Undecided)> {
+    let entry = |table: &Table| {
+        config.tables.iter().find(|entry| {
+            *entry.schema == *table.relation.schema && *entry.name == *table.relation.name
         })
     };
     let mut tables: Vec<&Table> = snapshot.tables().map(|table| &**table).collect();
     tables.retain(|table| {
-        table.published && table.row_security != RowSecurity::Off && !replaced(table)
+        let replaced = entry(table).is_some_and(|entry| matches!(entry.access, Access::Policy(_)));
+        table.published && table.row_security != RowSecurity::Off && !replaced
     });
     tables.sort_by_key(|table| (&table.relation.schema, &table.relation.name));
-    tables
-        .into_iter()
-        .flat_map(|table| {
-            let own = config.tables.iter().find(|entry| {
-                *entry.schema == *table.relation.schema && *entry.name == *table.relation.name
-            });
-            let undecided = own.and_then(|entry| entry.undecided);
-            let undecided = undecided.unwrap_or(config.row_security.undecided);
-            of_table(table, (&config.settings, snapshot), roles, undecided)
-        })
-        .collect()
+    let undecided = |table| entry(table).and_then(|entry| entry.undecided);
+    let or_all = |undecided: Option<Undecided>| undecided.unwrap_or(config.row_security.undecided);
+    tables.into_iter().map(|table| (table, or_all(undecided(table)))).collect()
 }
 
 fn of_table(
@@ -117,14 +119,14 @@ fn of_table(
 }
 
 /// Why a policy is not decided here.
-struct Obstacle {
-    why: String,
+pub(super) struct Obstacle {
+    pub(super) why: String,
     /// Whether Postgres has an answer all the same.
-    can_be_asked: bool,
+    pub(super) can_be_asked: bool,
 }
 
 /// Why the policy is not decided for the role, whatever the claims.
-fn obstacle(
+pub(super) fn obstacle(
     table: &Table,
     policy: &TablePolicy,
     (settings, snapshot): (&Settings, &Snapshot),

@@ -335,7 +335,9 @@ async fn a_table_that_cannot_be_held_says_why_and_what_mends_it() {
     ground.client.batch_execute(&format!("CREATE ROLE {reader}")).await.unwrap();
     ground.want().await;
     let table = "\"public\".\"members\"";
-    let grant = format!("GRANT SELECT ON {table} TO \"{reader}\"");
+    let grant = format!(
+        "GRANT USAGE ON SCHEMA \"public\" TO \"{reader}\"; GRANT SELECT ON {table} TO \"{reader}\""
+    );
     let publish = "ALTER PUBLICATION \"walcast\" SET \
                    (publish = 'insert, update, delete, truncate')";
     let whole = format!(
