@@ -245,9 +245,10 @@ impl Daemon {
         daemon.stages.spawn(begin::read_then_stream(stage));
         daemon.tasks.spawn(wal::Watcher::new(config, Arc::clone(&catalog), &daemon, wal).run());
         let (shards, live) = (daemon.inspector.clone(), daemon.live.clone());
-        let looked = Arc::clone(&catalog);
         let stream = daemon.orders.clone();
-        let reloader = Reloader { revisions, catalog: looked, asker, edge, shards, live, stream };
+        let (kept, catalog) = (Arc::clone(&replicas), Arc::clone(&catalog));
+        let reloader =
+            Reloader { revisions, catalog, asker, edge, shards, live, stream, replicas: kept };
         let desk = Desk { orders, reloader, metrics: Arc::clone(&metrics) };
         daemon.tasks.spawn(keys::look(daemon.revisions(), Arc::clone(&metrics)));
         daemon.tasks.spawn(poll::catalog(replicas, Arc::clone(&metrics)));

@@ -147,6 +147,8 @@ pub struct ReplicaMeter {
     pub past_rows: Gauge,
     /// Their memory.
     pub bytes: Gauge,
+    /// How much of it they may take.
+    pub bytes_max: Gauge,
     /// Tables that are wanted and not held.
     pub unheld: Gauge,
     /// How often one was read.

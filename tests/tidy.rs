@@ -22,7 +22,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("ring", &["change"]),
     ("catalog", &["tls", "trace", "change", "rule"]),
     ("ask", &["trace", "metrics", "change", "rule", "catalog"]),
-    ("replica", &["metrics", "change", "rule", "catalog"]),
+    ("replica", &["logging", "metrics", "change", "rule", "catalog"]),
     ("route", &["metrics", "change", "rule", "auth", "ring", "catalog", "ask", "replica"]),
     ("dialect", &["change", "ring", "catalog", "route"]),
     ("ingest", &["trace", "logging", "metrics", "tls", "change", "ring", "catalog", "replica"]),

@@ -38,6 +38,7 @@ use crate::daemon::systemd;
 use crate::ingest::orders::Orders;
 use crate::logging;
 use crate::logging::notice;
+use crate::replica::Store;
 use crate::route::policy::Policies;
 use crate::serve::inspect::Inspector;
 use crate::trace::span;
@@ -97,6 +98,8 @@ pub(super) struct Reloader {
     pub(super) edge: Edge,
     /// The shards.
     pub(super) shards: Inspector,
+    /// The tables that policies read.
+    pub(super) replicas: Arc<Store>,
 }
 
 impl Reloader {
@@ -161,6 +164,8 @@ impl Reloader {
                 }
             }
             self.asker.reconfigure(settings::ask(&revision.config));
+            let wanted = &revision.config.replicas;
+            self.replicas.reconfigure(wanted.role.clone(), wanted.bytes_max);
             if let Err(error) = logging::change(&revision.config.log) {
                 tracing::warn!(%error, "the log keeps its level");
             }

@@ -34,6 +34,8 @@ pub const INTERRUPTED: &str = "interrupted";
 pub const STREAMING: &str = "streaming";
 /// Postgres keeps more log for the slot than it should, or will soon give it up.
 pub const WAL_BUDGET: &str = "wal_budget";
+/// A table that policies read is not held (any more); what depends on it is asked of Postgres or refused.
+pub const TABLE_UNHELD: &str = "table_unheld";
 /// Other settings count from now on; `changed` names them.
 pub const RELOADED: &str = "reloaded";
 /// The configuration that was read again has mistakes; the one before it goes on counting.
@@ -64,6 +66,7 @@ pub const NOTICES: &[Notice] = &[
     Notice { code: INTERRUPTED, id: "1c67b34dee04413d87b528b9e5fa534f" },
     Notice { code: STREAMING, id: "db398fcb366f4bf58d80003a2291537a" },
     Notice { code: WAL_BUDGET, id: "56d0864666614b4d8237a6af97a7326c" },
+    Notice { code: TABLE_UNHELD, id: "1873297d8b874c5281cf55083e7c1a6d" },
     Notice { code: RELOADED, id: "b6f05655c46d4fae958127e54d23dd35" },
     Notice { code: RELOAD_FAILED, id: "f81bb46fc7a340e9b7921b0088d73153" },
     Notice { code: STALLED, id: "b18d581f06c246d9bef489709cb6420f" },

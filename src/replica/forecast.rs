@@ -86,6 +86,21 @@ pub async fn forecast(
     Ok(forecasts)
 }
 
+/// About how many bytes a table would take that was read before; `None` where that can't be told.
+pub(super) async fn bytes(
+    dial: &Dial,
+    role: Option<&str>,
+    kept: &Kept,
+) -> Result<Option<usize>, CatalogError> {
+    let (client, driver) = dial.open().await?;
+    let _driver = AbortOnDropHandle::new(Handle::current().spawn(driver));
+    // What stands in the way is found when it is read.
+    let asking = Asking { client: &client, role, publication: "" };
+    let mut found = Found::default();
+    let looked = asking.look(kept, &mut found).await;
+    Ok(found.bytes.filter(|_| looked.is_ok()))
+}
+
 /// Who asks.
 #[derive(Clone, Copy)]
 struct Asking<'a> {

@@ -28,13 +28,16 @@ use crate::catalog::CatalogError;
 use crate::catalog::dial::Dial;
 use crate::change::tuple::Cell;
 use crate::change::value::SESSION;
+use crate::logging::notice;
 use crate::replica::Store;
 use crate::replica::cells::Packing;
 use crate::replica::copy;
 use crate::replica::facts;
 use crate::replica::facts::Facts;
+use crate::replica::forecast;
 use crate::replica::reading::Adopted;
 use crate::replica::reading::Job;
+use crate::replica::shape::Kept;
 use crate::replica::slot::Loaded;
 use crate::replica::table::Image;
 use crate::replica::table::Table;
@@ -45,8 +48,6 @@ use crate::rule::quoted_text;
 
 /// How often what nobody can look at any more is given up.
 const TICK: Duration = Duration::from_secs(1);
-/// How often what could not be read is tried again.
-const RETRY: Duration = Duration::from_mins(1);
 /// A query that has not seen what the stream has brought is asked again after this time.
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// How often it is asked before it is given up.
@@ -81,22 +82,22 @@ impl Loader {
         Loader { store, dial }
     }
 
-    /// Reads what is to be read, for ever.
+    /// Reads what is to be read, and gives up what is too much, for ever.
     pub async fn run(self) {
-        let mut ticks = interval(TICK);
+        let mut ticks = interval(TICK.min(self.store.settings().retry_every));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut retried_at = Instant::now();
         loop {
             tokio::select! {
                 () = self.store.work.notified() => {}
-                _ = ticks.tick() => {
-                    self.store.collect();
-                    self.store.count();
-                }
+                _ = ticks.tick() => self.store.collect(),
             }
-            if retried_at.elapsed() >= RETRY {
+            self.shed();
+            self.store.count();
+            if retried_at.elapsed() >= self.store.settings().retry_every {
                 retried_at = Instant::now();
                 self.store.retry();
+                self.look_again().await;
             }
             while let Some(job) = self.store.next_job() {
                 self.read(&job).await;
@@ -104,9 +105,39 @@ impl Loader {
         }
     }
 
+    /// Gives up what does not fit.
+    fn shed(&self) {
+        for kept in self.store.shed() {
+            let table = name_of(&kept);
+            let (code, bytes_max) = (notice::TABLE_UNHELD, self.store.settings().bytes_max);
+            tracing::warn!(
+                code,
+                table,
+                bytes_max,
+                "the tables that policies read have grown too large; this one is no longer held"
+            );
+        }
+    }
+
+    /// Looks whether what was too large may fit now.
+    async fn look_again(&self) {
+        for kept in self.store.too_large() {
+            let settings = self.store.settings();
+            match forecast::bytes(&self.dial, settings.role.as_deref(), &kept).await {
+                Ok(Some(bytes)) if self.store.has_room(kept.table(), bytes) => {
+                    self.store.read_smaller(kept.table());
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    let (table, error) = (name_of(&kept), error.chain());
+                    tracing::warn!(table, error, "it can't be told how large the table is");
+                }
+            }
+        }
+    }
+
     async fn read(&self, job: &Job) {
-        let relation = &job.kept.relation;
-        let name = format!("{}.{}", relation.schema, relation.name);
+        let (relation, name) = (&job.kept.relation, name_of(&job.kept));
         let began = Instant::now();
         let why = match self.try_read(job).await {
             Ok(Adopted::Held { rows, bytes }) => {
@@ -117,10 +148,12 @@ impl Loader {
             Ok(Adopted::InVain | Adopted::TooEarly) => return,
             Err(error) => self.why(error),
         };
-        let reader = Reader { own: self.dial.user(), role: self.store.settings.role.as_deref() };
+        let settings = self.store.settings();
+        let reader = Reader { own: self.dial.user(), role: settings.role.as_deref() };
         let publication = self.store.catalog.publication();
         let remedy = why.remedy(relation, publication, reader).unwrap_or_default();
-        tracing::warn!(table = name, reason = %why, remedy, "the table is not held");
+        let code = notice::TABLE_UNHELD;
+        tracing::warn!(code, table = name, reason = %why, remedy, "the table is not held");
         self.store.fail(job, why);
     }
 
@@ -164,6 +197,10 @@ impl Loader {
         };
         Unheld::Failed { message: message.into() }
     }
+}
+
+fn name_of(kept: &Kept) -> String {
+    format!("{}.{}", kept.relation.schema, kept.relation.name)
 }
 
 /// What makes values come as the stream brings them, and keeps nobody waiting.
@@ -228,7 +265,8 @@ impl Reading<'_> {
             })
             .collect();
         let columns = columns?;
-        let role = self.store.settings.role.as_deref();
+        let settings = self.store.settings();
+        let role = settings.role.as_deref();
         let role = role.map(|role| format!("SET LOCAL ROLE {};", quoted_name(role)));
         Some(format!(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
@@ -264,7 +302,7 @@ impl Reading<'_> {
 
     fn take(&self, row: &Bytes, text: &mut Vec<u8>, table: &mut Table) -> Result<(), LoadError> {
         let row = row.strip_suffix(b"\n").ok_or(LoadError::Malformed)?;
-        let cell_bytes_max = self.store.settings.cell_bytes_max;
+        let cell_bytes_max = self.store.settings().cell_bytes_max;
         let cells = copy::cells(row, text);
         let mut image = Image::new();
         for (column, (_, of)) in self.job.kept.columns().enumerate() {

@@ -35,6 +35,7 @@ mod unheld;
 mod copy;
 mod stream;
 mod reading;
+mod bounds;
 mod report;
 mod facts;
 pub mod load;
@@ -49,6 +50,7 @@ use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
@@ -89,6 +91,8 @@ pub struct Settings {
     pub buffer_bytes_max: usize,
     /// Bytes of one value; a larger one is left out, as the stream leaves it out.
     pub cell_bytes_max: usize,
+    /// How often what could not be read is tried again.
+    pub retry_every: Duration,
 }
 
 impl Default for Settings {
@@ -99,6 +103,7 @@ impl Default for Settings {
             bytes_max: 1 << 30,
             buffer_bytes_max: 64 << 20,
             cell_bytes_max: 1 << 20,
+            retry_every: Duration::from_mins(1),
         }
     }
 }
@@ -106,7 +111,7 @@ impl Default for Settings {
 /// The tables that policies read.
 #[derive(Debug)]
 pub struct Store {
-    settings: Settings,
+    settings: ArcSwap<Settings>,
     catalog: Arc<Catalog>,
     metrics: Arc<Metrics>,
     slots: ArcSwap<HashMap<RelationId, Arc<Slot>>>,
@@ -152,7 +157,7 @@ impl Store {
     #[must_use]
     pub fn new(settings: Settings, catalog: Arc<Catalog>) -> Store {
         Store {
-            settings,
+            settings: ArcSwap::from_pointee(settings),
             catalog,
             metrics: Arc::default(),
             slots: ArcSwap::default(),
@@ -259,9 +264,15 @@ impl Store {
             let slot = slot.unwrap_or_else(|| Arc::new(Slot::new(State::new(wanted.clone()))));
             {
                 let mut state = slot.write();
+                let version = |relation: Option<&Arc<Relation>>| relation.map(|it| it.version);
+                let same = state.wanted == *wanted
+                    && version(state.relation.as_ref()) == version(relation);
                 state.wanted = wanted.clone();
                 state.relation = relation.cloned();
-                self.look_at(&mut state, &mut stream);
+                // What was too large is thought of when it is its time.
+                if !same || state.too_large.is_none() || state.held.is_some() {
+                    self.look_at(&mut state, &mut stream);
+                }
             }
             slots.insert(wanted.table, slot);
         }
@@ -321,7 +332,7 @@ impl Store {
         self.reached.store(tail.bytes(), Ordering::Release);
         for slot in self.slots.load().values() {
             let mut state = slot.write();
-            (state.held, state.unheld) = (None, None);
+            (state.held, state.unheld, state.too_large) = (None, None, None);
             self.read_again(&mut state, &mut stream);
         }
         self.turn();
@@ -360,7 +371,7 @@ impl Store {
             if relations.iter().take(place).any(|before| before.id == *id) {
                 continue;
             }
-            if !slot.apply(*id, transaction, self.settings.buffer_bytes_max) {
+            if !slot.apply(*id, transaction, self.settings.load().buffer_bytes_max) {
                 let mut state = slot.write();
                 let why = state.unheld.as_ref().map_or("diverged", Unheld::code);
                 self.metrics.replicas.failures.one(why);
@@ -437,6 +448,15 @@ impl Store {
         {
             held.learn(&table.relation);
         }
+    }
+
+    fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
+    }
+
+    fn replace_settings(&self, role: Option<Box<str>>, bytes_max: usize) {
+        let before = self.settings();
+        self.settings.store(Arc::new(Settings { role, bytes_max, ..Settings::clone(&before) }));
     }
 
     fn stream(&self) -> MutexGuard<'_, Stream> {

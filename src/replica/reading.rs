@@ -1,13 +1,10 @@
 //! The store's side of reading tables: what is to be read, and what becomes of it.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::change::id::RelationId;
 use crate::replica::Store;
 use crate::replica::shape::Kept;
 use crate::replica::slot::Loaded;
-use crate::replica::slot::Slot;
 use crate::replica::unheld::Unheld;
 
 /// A table to read.
@@ -84,6 +81,9 @@ impl Store {
         if let Some(slot) = self.slot(job.kept.table()) {
             let mut state = slot.write();
             if state.loading.as_ref().is_some_and(|loading| loading.number == job.number) {
+                if matches!(why, Unheld::TooLarge { .. }) {
+                    state.note_too_large();
+                }
                 (state.loading, state.unheld) = (None, Some(why));
             }
         }
@@ -91,27 +91,18 @@ impl Store {
         self.count_pending();
     }
 
-    /// Tries once more what could not be read.
+    /// Tries once more what could not be read; what was too large only where it may fit now
+    /// ([`Store::too_large`]).
     pub(super) fn retry(&self) {
         let mut stream = self.stream();
         for slot in self.slots.load().values() {
             let mut state = slot.write();
-            if stream.begun && state.unheld.is_some() && state.loading.is_none() {
+            let is_idle = state.unheld.is_some() && state.loading.is_none();
+            if stream.begun && is_idle && state.too_large.is_none() {
                 self.read_again(&mut state, &mut stream);
             }
         }
         drop(stream);
         self.count_pending();
-    }
-
-    /// Whether a table that is being read may have this many bytes beside the others.
-    pub(super) fn admits(&self, table: RelationId, bytes: usize) -> Result<(), Unheld> {
-        let slots = self.slots.load();
-        let others = slots.iter().filter(|(id, _)| **id != table);
-        let held =
-            |slot: &Arc<Slot>| slot.read().held.as_ref().map_or(0, |held| held.table.bytes());
-        let others: usize = others.map(|(_, slot)| held(slot)).sum();
-        let bytes_max = self.settings.bytes_max;
-        if others + bytes > bytes_max { Err(Unheld::TooLarge { bytes_max }) } else { Ok(()) }
     }
 }

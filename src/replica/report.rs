@@ -47,6 +47,7 @@ impl Store {
         meter.rows.set_len(rows);
         meter.past_rows.set_len(dead);
         meter.bytes.set_len(bytes);
+        meter.bytes_max.set_len(self.settings().bytes_max);
         meter.unheld.set(unheld);
     }
 
@@ -54,7 +55,8 @@ impl Store {
     #[must_use]
     pub fn report(&self, own_role: &str) -> Vec<Report> {
         let publication = self.catalog.publication();
-        let reader = Reader { own: own_role, role: self.settings.role.as_deref() };
+        let settings = self.settings();
+        let reader = Reader { own: own_role, role: settings.role.as_deref() };
         let slots = self.slots.load();
         let mut reports: Vec<Report> = slots
             .iter()

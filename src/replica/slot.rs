@@ -19,6 +19,7 @@ use crate::change::transaction::Change;
 use crate::change::transaction::Transaction;
 use crate::change::transaction::TransactionBuilder;
 use crate::change::visibility::Visibility;
+use crate::replica::bounds::TooLarge;
 use crate::replica::shape::Kept;
 use crate::replica::shape::Mapping;
 use crate::replica::table::Misfit;
@@ -47,6 +48,8 @@ pub(super) struct State {
     pub(super) loading: Option<Loading>,
     /// Why nothing is held, or could not be read again.
     pub(super) unheld: Option<Unheld>,
+    /// Where that is its size: when it is thought of again. Stays until it is held.
+    pub(super) too_large: Option<TooLarge>,
 }
 
 /// The rows, from some position on.
@@ -56,6 +59,8 @@ pub(super) struct Held {
     pub(super) table: Table,
     /// Its own among all that were ever held.
     pub(super) number: u64,
+    /// The bytes that it had when it was read.
+    pub(super) bytes_read: usize,
     /// What was the case after everything that committed at this position or before is known, and
     /// whatever came later.
     pub(super) since: Lsn,
@@ -138,7 +143,7 @@ impl Slot {
 
 impl State {
     pub(super) const fn new(wanted: Wanted) -> State {
-        State { wanted, relation: None, held: None, loading: None, unheld: None }
+        State { wanted, relation: None, held: None, loading: None, unheld: None, too_large: None }
     }
 
     fn apply(&mut self, change: &Change<'_>, transaction: &Transaction) -> bool {
@@ -189,6 +194,7 @@ impl State {
         let mut held = Held {
             mappings: vec![loading.kept.mapping(&loading.kept.relation)],
             kept: loading.kept,
+            bytes_read: loaded.table.bytes(),
             table: loaded.table,
             number: loading.number,
             since: loading.since,
@@ -204,7 +210,7 @@ impl State {
                 }
             }
         }
-        (self.held, self.unheld) = (Some(held), None);
+        (self.held, self.unheld, self.too_large) = (Some(held), None, None);
     }
 }
 

@@ -39,6 +39,7 @@ mod proxies;
 #[path = "../simulation/random.rs"]
 mod random;
 mod reload;
+mod replicas;
 mod server;
 mod setup;
 mod shutdown;

@@ -8,11 +8,11 @@ use crate::deployment::Client;
 use crate::deployment::Deployment;
 use crate::deployment::Plan;
 
-const ANN: &str = "a0000000-0000-4000-8000-00000000000a";
-const BOB: &str = "b0000000-0000-4000-8000-00000000000b";
+pub(crate) const ANN: &str = "a0000000-0000-4000-8000-00000000000a";
+pub(crate) const BOB: &str = "b0000000-0000-4000-8000-00000000000b";
 
 /// Whoever is a member of an order's organisation sees it; members see only themselves.
-const SCHEMA: &str = "
+pub(crate) const SCHEMA: &str = "
     CREATE SCHEMA auth;
     CREATE FUNCTION auth.uid() RETURNS uuid LANGUAGE sql STABLE AS
       $$ SELECT nullif(current_setting('request.jwt.claims', true)::json ->> 'sub', '')::uuid $$;
@@ -29,7 +29,7 @@ async fn deployment() -> Deployment {
     Deployment::start(Plan { schema: SCHEMA, ..Plan::default() }).await
 }
 
-async fn subscribed(deployment: &Deployment, who: &str, more: Value) -> Client {
+pub(crate) async fn subscribed(deployment: &Deployment, who: &str, more: Value) -> Client {
     let mut client = deployment.client_with(json!({"sub": who})).await;
     let mut request = json!({"id": "o", "table": "orders"});
     request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -38,7 +38,7 @@ async fn subscribed(deployment: &Deployment, who: &str, more: Value) -> Client {
 }
 
 /// What a frame says, in short.
-fn short(frame: &Value) -> String {
+pub(crate) fn short(frame: &Value) -> String {
     let of = frame["type"].as_str().unwrap();
     match of {
         "row" => {
@@ -51,7 +51,7 @@ fn short(frame: &Value) -> String {
 }
 
 /// What a client is told until the table is truncated, which everybody is told.
-async fn told(client: &mut Client) -> Vec<String> {
+pub(crate) async fn told(client: &mut Client) -> Vec<String> {
     let mut frames = Vec::new();
     loop {
         let frame = client.frame().await;
@@ -63,7 +63,12 @@ async fn told(client: &mut Client) -> Vec<String> {
 }
 
 /// A client that has heard of memberships which it was given when it was there.
-async fn member(deployment: &Deployment, who: &str, orgs: &[i32], more: Value) -> Client {
+pub(crate) async fn member(
+    deployment: &Deployment,
+    who: &str,
+    orgs: &[i32],
+    more: Value,
+) -> Client {
     let mut client = subscribed(deployment, who, more).await;
     let rows: Vec<String> = orgs.iter().map(|org| format!("({org}, '{who}')")).collect();
     deployment.execute(&[&format!("INSERT INTO members VALUES {}", rows.join(", "))]).await;

@@ -34,13 +34,11 @@ pub(super) const KEYS: &[Key] = &[
         Kind::Text,
         None,
         "As which role the tables are read that policies read (docs/database.md): it needs SELECT on these columns, and BYPASSRLS or ownership where they have row-level security. The role of `database.ask_url` must be a member of it. Default: that role itself.",
-    )
-    .fixed(),
+    ),
     key(
         "replicas.bytes_max",
         bytes(MIB, 1024 * GIB),
         Some("1073741824"),
-        "How much memory these tables may take together. What does not fit is not held, and what depends on it is not delivered.",
-    )
-    .fixed(),
+        "How much memory these tables may take together. Of what has grown beyond it, the table that has grown most is given up, and what does not fit is not held: what depends on it is asked of Postgres, or refused (docs/operate.md).",
+    ),
 ];

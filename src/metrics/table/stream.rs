@@ -157,6 +157,12 @@ pub(super) const FAMILIES: &[Family] = &[
         out.whole(it.replicas.bytes.get());
     }),
     gauge(
+        ("walcast_replica_budget_bytes", "bytes"),
+        &[],
+        "How much memory they may take together (`replicas.bytes_max`); beyond it one is given up.",
+        |it, out| out.whole(it.replicas.bytes_max.get()),
+    ),
+    gauge(
         ("walcast_replica_unheld", ""),
         &[],
         "Tables that policies read and that are not held; what depends on them is not delivered.",

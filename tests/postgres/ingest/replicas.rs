@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 use tokio::time::timeout;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
@@ -387,4 +388,74 @@ async fn a_table_that_cannot_be_held_says_why_and_what_mends_it() {
         assert_eq!(ground.report().await.unheld, None, "{code}");
         ground.check_now().await;
     }
+}
+
+/// A mebibyte holds about 11,000 rows.
+fn small() -> replica::Settings {
+    let retry_every = Duration::from_millis(20);
+    replica::Settings { bytes_max: 1 << 20, retry_every, ..replica::Settings::default() }
+}
+
+/// So many rows more.
+fn fill(rows: u32) -> String {
+    format!(
+        "INSERT INTO members SELECT gen_random_uuid(), gen_random_uuid(), n \
+         FROM generate_series(1, {rows}) n"
+    )
+}
+
+impl Ground {
+    /// Waits until a table is as it should be.
+    async fn until(&self, what: &str, is_so: impl Fn(&Report) -> bool) -> Report {
+        let looked = async {
+            loop {
+                let report = self.store.report("postgres").pop().unwrap();
+                if is_so(&report) {
+                    return report;
+                }
+                sleep(Duration::from_millis(2)).await;
+            }
+        };
+        timeout(PATIENCE, looked).await.expect(what)
+    }
+
+    async fn until_given_up(&mut self) {
+        let report = self.until("it is given up", |report| report.rows.is_none()).await;
+        let too_large = Some(replica::Unheld::TooLarge { bytes_max: 1 << 20 });
+        assert_eq!(report.unheld, too_large, "{report:?}");
+        let at = self.mark(|_, _| {}).await;
+        assert_eq!(self.rows(at, Moment::Before, None), None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_grows_beyond_the_bound_is_given_up_until_it_fits_again() {
+    let mut ground = Ground::new(MEMBERS, small(), 8 << 20).await;
+    ground.want().await;
+    ground.client.batch_execute(&fill(3000)).await.unwrap();
+    ground.check_now().await;
+    ground.client.batch_execute(&fill(30_000)).await.unwrap();
+    ground.mark(|_, _| {}).await;
+    ground.until_given_up().await;
+
+    // Most of it goes, and an eighth is free.
+    ground.client.batch_execute("DELETE FROM members WHERE level > 50").await.unwrap();
+    ground.client.batch_execute("VACUUM FULL ANALYZE members").await.unwrap();
+    ground.mark(|_, _| {}).await;
+    ground.until("it is held again", |report| report.rows.is_some()).await;
+    ground.check_now().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_bound_counts_at_once() {
+    let mut ground = Ground::new(MEMBERS, replica::Settings::default(), 8 << 20).await;
+    ground.client.batch_execute(&fill(30_000)).await.unwrap();
+    ground.want().await;
+    assert_eq!(ground.report().await.rows, Some(30_000));
+    ground.check_now().await;
+    ground.store.reconfigure(None, 1 << 20);
+    ground.until_given_up().await;
+    ground.store.reconfigure(None, 16 << 20);
+    ground.until("it is held again", |report| report.rows.is_some()).await;
+    ground.check_now().await;
 }

@@ -1,0 +1,75 @@
+//! Tables that policies read, and what happens to them beside the stream: they grow too large, are
+//! rewritten, leave the publication. What is not known is asked or told, and nothing is shown by it.
+
+use std::fs;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::sleep;
+use tokio::time::timeout;
+
+use crate::deployment::Client;
+use crate::deployment::DEADLINE;
+use crate::deployment::Deployment;
+use crate::deployment::Plan;
+use crate::membership::ANN;
+use crate::membership::SCHEMA;
+use crate::membership::member;
+use crate::membership::short;
+
+/// Waits until so many tables are not held.
+async fn until_unheld(deployment: &Deployment, count: u64) {
+    let looked = async {
+        while deployment.daemon.metrics().replicas.unheld.get() != count {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(DEADLINE, looked).await.expect("so many tables are not held");
+}
+
+/// Changes a row that the client sees until it is told, past everything else; what that was.
+async fn until_told(deployment: &Deployment, client: &mut Client, id: i32) -> Vec<String> {
+    let mut told = Vec::new();
+    deployment.execute(&[&format!("INSERT INTO orders VALUES ({id}, 1, 0)")]).await;
+    loop {
+        let frame = short(&client.frame().await);
+        if frame == format!("insert {id}") || frame == format!("update {id}") {
+            return told;
+        }
+        // Where it began anew behind the change, that is seen by the next one.
+        if frame.starts_with("resync") {
+            let again = format!("UPDATE orders SET total = total + 1 WHERE id = {id}");
+            deployment.execute(&[&again]).await;
+        }
+        told.push(frame);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_grows_too_large_is_asked_about_until_there_is_room() {
+    let schema = format!("{SCHEMA}; GRANT USAGE ON SCHEMA auth TO PUBLIC");
+    let tables = "[replicas]\nbytes_max = 1048576\n";
+    let deployment = Deployment::start(Plan { schema: &schema, tables, ..Plan::default() }).await;
+    let mut ann = member(&deployment, ANN, &[1], json!({})).await;
+    assert_eq!(until_told(&deployment, &mut ann, 1).await, [""; 0]);
+    deployment
+        .execute(&[
+            "INSERT INTO members SELECT n, gen_random_uuid() FROM generate_series(9, 30000) n",
+        ])
+        .await;
+    until_unheld(&deployment, 1).await;
+    // What she may see is asked of Postgres, and what she may not see is still not shown.
+    deployment.execute(&["INSERT INTO orders VALUES (2, 9, 0)"]).await;
+    let told = until_told(&deployment, &mut ann, 3).await;
+    assert!(!told.iter().any(|frame| frame.ends_with(" 2")), "{told:?}");
+
+    let text = fs::read_to_string(&deployment.files.config).unwrap();
+    fs::write(&deployment.files.config, text.replace("1048576", "67108864")).unwrap();
+    let reloaded = deployment.daemon.control().reload().await.unwrap();
+    assert!(reloaded.changes.iter().all(|it| it.applied && it.name == "replicas.bytes_max"));
+    assert_eq!(reloaded.changes.len(), 1);
+    until_unheld(&deployment, 0).await;
+    deployment.execute(&["INSERT INTO orders VALUES (4, 9, 0)"]).await;
+    let told = until_told(&deployment, &mut ann, 5).await;
+    assert!(!told.iter().any(|frame| frame.ends_with(" 4")), "{told:?}");
+}
