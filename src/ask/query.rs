@@ -67,7 +67,7 @@ impl QueryError {
     /// Whether the database may be asked on the same connection again.
     pub(super) fn keeps_connection(&self) -> bool {
         match self {
-            QueryError::Ask(error) => *error == AskError::Changed,
+            QueryError::Ask(error) => matches!(error, AskError::Changed | AskError::Busy),
             QueryError::Postgres(error) => error.as_db_error().is_some(),
             QueryError::Connect(_) | QueryError::Malformed => false,
         }

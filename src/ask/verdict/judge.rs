@@ -269,7 +269,11 @@ impl Office {
             };
             words.push(found);
         }
-        client.batch_execute(script::END).await?;
+        let ended = client.simple_query(&script::end(&inquiry.matter)).await?;
+        // A table was truncated, or rewritten, while it was asked: once more, by a later snapshot.
+        if rows(&ended, 1).any(|row| row.get(0) == Some("f")) {
+            return Err(AskError::Busy.into());
+        }
         let visibility = Arc::new(visibility);
         Ok(Judged { ruling: Ruling { visibility, insert_lsn, words }, errors })
     }

@@ -33,6 +33,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::ask::AskError;
+use crate::change::id::RelationId;
 use crate::change::lsn::Lsn;
 use crate::change::relation::Relation;
 use crate::change::visibility::Visibility;
@@ -91,6 +92,8 @@ pub struct Matter {
     pub condition: Box<str>,
     /// The `search_path` under which functions that the condition calls find what they name.
     pub search_path: Box<str>,
+    /// The tables that the condition looks into, as far as the stream brings their changes; sorted.
+    pub watched: Box<[RelationId]>,
 }
 
 impl PartialEq for Matter {
@@ -99,6 +102,7 @@ impl PartialEq for Matter {
             && self.relation.version == other.relation.version
             && self.condition == other.condition
             && self.search_path == other.search_path
+            && self.watched == other.watched
             && self.reads == other.reads
             && self.columns == other.columns
     }

@@ -3,11 +3,14 @@
 //! ```text
 //! BEGIN; the moment, the table's shape; the images as a setting; SAVEPOINT
 //! for each name: ROLLBACK TO; the role, its settings; the condition over the images
-//! ROLLBACK
+//! ROLLBACK TO; whether the tables that it looks into are still the same files; ROLLBACK
 //! ```
 //!
 //! Everything goes out before the first answer is waited for. An error ends what was sent with it and
 //! nothing else: the next begins by going back.
+//!
+//! A TRUNCATE or a rewrite takes rows away from older snapshots, too. Such an answer would be of no
+//! moment at all, and is not taken.
 
 use crate::ask::verdict::Case;
 use crate::ask::verdict::Inquiry;
@@ -18,6 +21,22 @@ use crate::rule::quoted_text;
 
 /// Ends the transaction.
 pub(super) const END: &str = "ROLLBACK";
+
+/// Ends it, and tells whether the rows that the snapshot can see were where they were looked for: the
+/// catalogue says by the snapshot in which file a table was, and a function in which it is.
+pub(super) fn end(matter: &Matter) -> String {
+    if matter.watched.is_empty() {
+        return END.to_owned();
+    }
+    let tables: Vec<String> = matter.watched.iter().map(ToString::to_string).collect();
+    format!(
+        "ROLLBACK TO SAVEPOINT name;\
+         SELECT bool_and(pg_relation_filenode(oid) IS NOT DISTINCT FROM nullif(relfilenode, 0)) \
+         FROM pg_class WHERE oid IN ({}) AND relkind = 'r';\
+         {END}",
+        tables.join(", ")
+    )
+}
 
 /// Where the images are that every name is asked about.
 const SHARED: &str = "walcast.images";

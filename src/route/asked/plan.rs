@@ -43,6 +43,7 @@ pub(in crate::route) fn plan(
             reads: reads.into(),
             condition: condition(table, role).into(),
             search_path: context.policies.search_path().into(),
+            watched: watched.clone().into(),
         }),
         watched: watched.into(),
         looks_elsewhere,

@@ -186,6 +186,37 @@ async fn a_row_is_not_withheld_in_silence_where_a_member_left_after_it() {
     Box::pin(overtaken(&joins, "DELETE FROM members")).await;
 }
 
+/// A TRUNCATE takes rows away from snapshots that are older than it, too.
+#[tokio::test]
+async fn what_was_truncated_meanwhile_does_not_count_as_empty_before() {
+    let (deployment, name) = asked("FULL", &["rls.timeout_seconds=60"]).await;
+    let (sql, role) = (&deployment.sql, format!("member_{name}"));
+    let banned = format!(
+        "CREATE TABLE banned (member uuid PRIMARY KEY); GRANT SELECT ON banned TO {role};
+         INSERT INTO banned VALUES ('{ANN}');
+         CREATE FUNCTION welcome() RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+           BEGIN
+             PERFORM pg_advisory_xact_lock_shared(1);
+             RETURN NOT EXISTS (SELECT FROM public.banned b WHERE b.member = public.subject());
+           END $$;
+         CREATE TABLE rooms (id int PRIMARY KEY); GRANT SELECT ON rooms TO {role};
+         ALTER TABLE rooms ENABLE ROW LEVEL SECURITY;
+         CREATE POLICY p ON rooms TO {role} USING (welcome())"
+    );
+    deployment.execute(&[&banned, "SELECT pg_advisory_lock(1)"]).await;
+    let mut ann = deployment.client_with(json!({"role": role, "sub": ANN})).await;
+    while ann.subscribe(json!({"id": "r", "table": "rooms"})).await["type"] != "subscribed" {}
+
+    deployment.execute(&["INSERT INTO rooms VALUES (1)"]).await;
+    until_blocked(sql).await;
+    // The question has its snapshot, and has not looked at the table.
+    deployment.execute(&["TRUNCATE banned", "SELECT pg_advisory_unlock(1)"]).await;
+    let missed = ann.expect("resync").await;
+    assert_eq!(missed["reason"], "undecided", "the row was not to be seen: {missed}");
+    deployment.execute(&["INSERT INTO rooms VALUES (2)"]).await;
+    assert_eq!(ann.rows(1, "id").await, ["insert 2"]);
+}
+
 #[tokio::test]
 async fn members_count_as_they_are_at_the_change() {
     let (deployment, name) = asked("FULL", &[]).await;
