@@ -11,5 +11,6 @@ mod explained;
 mod generate;
 mod membership;
 mod oracle;
+mod roles;
 mod shapes;
 mod subject;
