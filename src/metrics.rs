@@ -117,6 +117,12 @@ pub struct VerdictMeter {
     pub changes: Counter,
     /// Images whose word an equal image of the same inquiry brought.
     pub shared: Counter,
+    /// Images whose word was known from an answer before.
+    pub memo_hits: Counter,
+    /// Images whose word would have been kept, and was not known.
+    pub memo_misses: Counter,
+    /// Words that made room for others.
+    pub memo_evictions: Counter,
     /// Questions that raised an error.
     pub errors: Counter,
     /// Inquiries that were not answered, by the reason.

@@ -19,6 +19,11 @@ pub struct Reach {
     pub reads: HashMap<Box<str>, Option<Vec<Box<str>>>>,
     /// The tables that all of them look into, or may; absent where that is not known.
     pub tables: Option<Vec<RelationId>>,
+    /// Whether what they say of a row changes only where one of these tables does, or what the
+    /// catalogue holds: no clock, nothing volatile, nothing that is not understood.
+    pub steady: bool,
+    /// The settings that they look at, in lower case; absent where that is not known.
+    pub settings: Option<Vec<Box<str>>>,
 }
 
 #[derive(Deserialize)]
@@ -27,6 +32,8 @@ struct Row {
     columns: Vec<Box<str>>,
     reads: HashMap<Box<str>, Option<Vec<Box<str>>>>,
     tables: Option<Vec<u32>>,
+    steady: bool,
+    settings: Option<Vec<Box<str>>>,
 }
 
 /// Reads the document that `reach.sql` makes, and notes for each table what it says.
@@ -35,10 +42,10 @@ pub(super) fn read(
     policies: &mut HashMap<RelationId, TablePolicies>,
 ) -> Result<(), serde_json::Error> {
     let rows: Vec<Row> = serde_json::from_str(document)?;
-    for Row { id, columns, reads, tables } in rows {
+    for Row { id, columns, reads, tables, steady, settings } in rows {
         let tables = tables.map(|tables| tables.into_iter().map(RelationId).collect());
         if let Some(of) = policies.get_mut(&RelationId(id)) {
-            of.reach = Reach { columns, reads, tables };
+            of.reach = Reach { columns, reads, tables, steady, settings };
         }
     }
     Ok(())

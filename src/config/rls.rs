@@ -14,6 +14,8 @@ pub struct RowSecurity {
     pub undecided: Undecided,
     /// Where functions that policies call find what they name.
     pub search_path: String,
+    /// Memory of what Postgres has said, for all shards together.
+    pub memo_bytes_max: usize,
 }
 
 pub(super) fn row_security(reader: &mut Reader) -> RowSecurity {
@@ -22,7 +24,11 @@ pub(super) fn row_security(reader: &mut Reader) -> RowSecurity {
         let expected = "names of schemas with commas between them, as in public, app";
         reader.wrong::<()>("rls.search_path", expected);
     }
-    RowSecurity { undecided: undecided(reader, "rls.undecided").unwrap_or_default(), search_path }
+    RowSecurity {
+        undecided: undecided(reader, "rls.undecided").unwrap_or_default(),
+        search_path,
+        memo_bytes_max: reader.size("rls.memo_bytes_max"),
+    }
 }
 
 /// What may be asked of them.

@@ -205,6 +205,7 @@ pub(super) fn shard(config: &Config) -> route::shard::Settings {
         ping_seconds: whole_seconds(limits.ping),
         silence_seconds: whole_seconds(limits.silence),
         grace_seconds: whole_seconds(config.auth.grace),
+        memo_bytes_max: config.row_security.memo_bytes_max / shards(config),
         ring: ring::Settings { bytes_max: config.ring.bytes_max, age_max: config.ring.age_max },
         steps: route::shard::Steps::default(),
     }

@@ -201,6 +201,12 @@ impl Ring {
         self.settings = settings;
     }
 
+    /// The number of the oldest transaction (or part of one) that is held.
+    #[must_use]
+    pub const fn begins(&self) -> u64 {
+        self.first
+    }
+
     /// The place after the newest change.
     #[must_use]
     pub fn end(&self) -> Place {

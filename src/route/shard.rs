@@ -72,8 +72,7 @@ pub struct Settings {
     pub outbox_bytes_max: usize,
     /// Bytes that the frame of one row may have. A larger row is told as a reference.
     pub frame_bytes_max: usize,
-    /// Bytes that may wait for all sockets of all shards together before nothing is queued any more
-    /// that can wait.
+    /// Bytes that may wait for the sockets of all shards before nothing more is queued that can wait.
     pub outbox_total_bytes_max: usize,
     /// Seconds that a connection may stay without a valid token.
     pub handshake_seconds: u32,
@@ -83,6 +82,8 @@ pub struct Settings {
     pub silence_seconds: u32,
     /// Seconds that a session whose token is over may take to bring another.
     pub grace_seconds: u32,
+    /// Bytes of what Postgres has said of policies that are not decided here; 0: nothing is kept.
+    pub memo_bytes_max: usize,
     /// How much of what happened is kept.
     pub ring: ring::Settings,
     /// How much is done at once.
@@ -136,6 +137,7 @@ impl Default for Settings {
             ping_seconds: 25,
             silence_seconds: 45,
             grace_seconds: 10,
+            memo_bytes_max: 64 << 20,
             ring: ring::Settings::default(),
             steps: Steps::default(),
         }

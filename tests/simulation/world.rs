@@ -409,6 +409,7 @@ fn settings(random: &mut Random) -> route::shard::Settings {
         ping_seconds: PING_SECONDS,
         silence_seconds: SILENCE_SECONDS,
         grace_seconds: random.pick(&[0, GRACE_SECONDS]),
+        memo_bytes_max: 0,
         ring: ring::Settings {
             bytes_max: random.pick(&[1000, 3000, 10_000, 1 << 20]),
             ..ring::Settings::default()

@@ -1,12 +1,14 @@
 //! An image of a row, as PostgreSQL reads a value of the table's row type.
 
+use std::sync::Arc;
+
 use crate::ask::verdict::Matter;
 use crate::change::tuple::Cell;
 
 /// The columns of an image that a condition reads, as an element of an array of rows. Images that are
 /// equal in what is read are equal.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Image(Box<str>);
+pub struct Image(Arc<str>);
 
 impl Image {
     /// Writes an image; `None` where a column that the condition reads is not in it.
@@ -36,6 +38,14 @@ impl Image {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.0.len()
+    }
+}
+
+#[cfg(test)]
+impl Image {
+    /// An image that is not asked about.
+    pub(crate) fn of(text: &str) -> Image {
+        Image(text.into())
     }
 }
 

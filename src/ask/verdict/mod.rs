@@ -78,6 +78,15 @@ pub struct Name {
     pub settings: Vec<(Box<str>, Box<str>)>,
 }
 
+impl Name {
+    /// How long its texts are.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let setting = |(name, value): &(Box<str>, Box<str>)| name.len() + value.len();
+        self.role.len() + self.settings.iter().map(setting).sum::<usize>()
+    }
+}
+
 /// What is asked of every image: the policies of one table for one role.
 #[derive(Clone, Debug)]
 pub struct Matter {

@@ -30,6 +30,12 @@ pub(super) const KEYS: &[Key] = &[
         "How long the database may take for one of them.",
     ),
     key(
+        "rls.memo_bytes_max",
+        bytes(0, 64 * GIB),
+        Some("67108864"),
+        "How much memory answers take that hold until something changes, so that they are not asked for again (docs/security.md says which do). What was not of use for long goes first. 0: everything is asked each time.",
+    ),
+    key(
         "replicas.role",
         Kind::Text,
         None,

@@ -159,6 +159,24 @@ pub(super) const FAMILIES: &[Family] = &[
         |it, out| out.whole(it.verdicts.shared.get()),
     ),
     counter(
+        ("walcast_verdict_memo_hits", ""),
+        &[],
+        "Rows that did not have to be judged again: Postgres had said it for the same role and claims, and nothing has changed since that matters.",
+        |it, out| out.whole(it.verdicts.memo_hits.get()),
+    ),
+    counter(
+        ("walcast_verdict_memo_misses", ""),
+        &[],
+        "Rows that had to be judged because nothing was kept of them, where answers are kept.",
+        |it, out| out.whole(it.verdicts.memo_misses.get()),
+    ),
+    counter(
+        ("walcast_verdict_memo_evictions", ""),
+        &[],
+        "Answers that made room for others: `rls.memo_bytes_max`.",
+        |it, out| out.whole(it.verdicts.memo_evictions.get()),
+    ),
+    counter(
         ("walcast_verdict_changes", ""),
         &[],
         "Changes that waited for an answer, each counted for each of its subscriptions.",

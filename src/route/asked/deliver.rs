@@ -16,6 +16,7 @@ use crate::route::asked::NO_TICKET;
 use crate::route::asked::State;
 use crate::route::asked::batch::Batch;
 use crate::route::asked::batch::Part;
+use crate::route::asked::round::About;
 use crate::route::conflation::Offer;
 use crate::route::decide::Said;
 use crate::route::encode::Notice;
@@ -39,7 +40,12 @@ pub(super) struct Answered {
     words: Option<(Rc<Ruling>, usize)>,
     /// Which images the words are about; absent: all.
     images: Option<Box<[usize]>>,
+    /// What was known before, by the images' places.
+    known: Known,
 }
+
+/// Words that need not be asked for, by the images' places.
+pub(super) type Known = Rc<[(usize, Word)]>;
 
 /// What a piece of a batch is written for.
 struct Target {
@@ -64,16 +70,16 @@ impl Answered {
     pub(super) fn new(
         batch: &Rc<Batch>,
         ruling: &Rc<Ruling>,
-        case: usize,
-        images: Option<Box<[usize]>>,
+        (case, about): (usize, &About),
     ) -> Answered {
         let words = Some((Rc::clone(ruling), case));
-        Answered { batch: Rc::clone(batch), next: 0, words, images }
+        let (images, known) = (about.images.clone(), Rc::clone(&about.known));
+        Answered { batch: Rc::clone(batch), next: 0, words, images, known }
     }
 
     /// A batch of which nothing had to be asked.
-    pub(super) fn without(batch: &Rc<Batch>) -> Answered {
-        Answered { batch: Rc::clone(batch), next: 0, words: None, images: None }
+    pub(super) fn without(batch: &Rc<Batch>, known: Known) -> Answered {
+        Answered { batch: Rc::clone(batch), next: 0, words: None, images: None, known }
     }
 
     fn said(&self, part: Part) -> Verdict {
@@ -89,6 +95,9 @@ impl Answered {
     }
 
     fn word(&self, image: usize) -> Option<Word> {
+        if let Ok(at) = self.known.binary_search_by_key(&image, |(at, _)| *at) {
+            return self.known.get(at).map(|(_, word)| *word);
+        }
         let (ruling, case) = self.words.as_ref()?;
         let words = ruling.words.get(*case)?.as_ref().ok()?;
         let at = match &self.images {

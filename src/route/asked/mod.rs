@@ -14,7 +14,8 @@
 //!
 //! What the rule of the subscription (filter, policies that are decided here) rejects is not asked.
 //! Idle subscriptions at the same place whose policies read the same stand together: the images are
-//! written once for all of them, and asked about for as many names as one round trip takes.
+//! written once for all of them, and asked about for as many names as one round trip takes. What Postgres
+//! has said before, and still would, is not asked again (`memo`).
 //!
 //! # Invariants
 //!
@@ -27,7 +28,9 @@
 
 mod batch;
 mod deliver;
+mod memo;
 mod plan;
+mod recall;
 mod round;
 mod settle;
 
@@ -47,6 +50,7 @@ use crate::change::visibility::Visibility;
 use crate::ring::Place;
 use crate::route::asked::batch::Batch;
 use crate::route::asked::deliver::Answered;
+use crate::route::asked::memo::Memo;
 use crate::route::asked::round::Round;
 use crate::route::asked::settle::Settling;
 use crate::route::handover::Handover;
@@ -71,8 +75,8 @@ pub struct Asked {
     pub matter: Arc<Matter>,
     /// The tables that the policies look into, as far as the stream brings their changes; sorted.
     pub watched: Arc<[RelationId]>,
-    /// Whether they look into anything else, or it is not known what.
-    pub looks_elsewhere: bool,
+    /// Whether an answer holds until one of these tables changes, or the catalogue.
+    pub steady: bool,
 }
 
 /// A subscription by its session and name.
@@ -94,6 +98,8 @@ pub(crate) struct Policing {
     matters: Slab<(Arc<Matter>, usize)>,
     /// The images that were written last, for others at the same place.
     last: Option<Rc<Batch>>,
+    /// What need not be asked again.
+    memo: Memo,
     tickets: u64,
     /// Where answers come from; taken by the loop.
     pub(crate) ruled: Option<mpsc::Receiver<Ruled>>,
@@ -148,6 +154,7 @@ impl Default for Policing {
             ahead: Vec::new(),
             matters: Slab::new(),
             last: None,
+            memo: Memo::default(),
             tickets: 0,
             ruled: Some(ruled),
             tell,
@@ -181,6 +188,7 @@ impl Policing {
         self.ahead.clear();
         self.matters.clear();
         self.last = None;
+        self.memo.clear();
     }
 
     fn forget(&mut self, member: &Member) -> Option<(Place, bool)> {
@@ -204,6 +212,7 @@ impl Policing {
             *readers -= 1;
             if *readers == 0 {
                 self.matters.remove(reader.matter);
+                self.memo.forget(reader.matter);
                 self.last = None;
             }
         }

@@ -34,7 +34,7 @@ pub(in crate::route) fn plan(
     reads.dedup();
     let session = Session::new(claims.json(), role, context.policies.settings());
     let watched = watched(context, table);
-    let looks_elsewhere = reach.tables.as_ref().is_none_or(|all| all.len() > watched.len());
+    let steady = reach.steady && is_brought_whole(context, table, &watched);
     Ok(Asked {
         name: Arc::new(Name { role: role.into(), settings: session.to_settings() }),
         matter: Arc::new(Matter {
@@ -46,7 +46,7 @@ pub(in crate::route) fn plan(
             watched: watched.clone().into(),
         }),
         watched: watched.into(),
-        looks_elsewhere,
+        steady,
     })
 }
 
@@ -69,4 +69,14 @@ fn watched(context: Context<'_>, table: &Table) -> Vec<RelationId> {
     let mut watched: Vec<RelationId> = tables.filter(published).collect();
     watched.sort_unstable_by_key(|id| id.0);
     watched
+}
+
+/// Whether the stream brings all rows of all tables that the policies look into, and all changes.
+fn is_brought_whole(context: Context<'_>, table: &Table, watched: &[RelationId]) -> bool {
+    let whole = |id: &RelationId| {
+        let table = context.catalog.by_id(*id);
+        table.is_some_and(|table| table.unheld.is_none())
+    };
+    let all = table.policies.reach.tables.as_ref();
+    all.is_some_and(|all| all.len() == watched.len()) && watched.iter().all(whole)
 }

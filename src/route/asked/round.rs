@@ -9,8 +9,10 @@ use std::sync::Arc;
 use crate::ask::AskError;
 use crate::ask::verdict::Case;
 use crate::ask::verdict::Inquiry;
+use crate::ask::verdict::Matter;
 use crate::ask::verdict::NAMES_MAX;
 use crate::ask::verdict::Name;
+use crate::change::id::RelationId;
 use crate::change::transaction::ChangeKind;
 use crate::ring::Gap;
 use crate::ring::Place;
@@ -21,6 +23,7 @@ use crate::route::asked::State;
 use crate::route::asked::batch::Batch;
 use crate::route::asked::batch::Part;
 use crate::route::asked::deliver::Answered;
+use crate::route::asked::deliver::Known;
 use crate::route::image::ImageKind;
 use crate::route::image::Images;
 use crate::route::shard::Shard;
@@ -38,7 +41,22 @@ pub(super) struct Round {
     /// Each with the place of its name's case, and which images it needs.
     pub(super) members: Vec<(Member, usize)>,
     /// What each case is about, as it was asked.
-    pub(super) cases: Vec<Option<Box<[usize]>>>,
+    pub(super) cases: Vec<About>,
+    pub(super) matter: Arc<Matter>,
+    /// The tables that the policies look into.
+    pub(super) watched: Arc<[RelationId]>,
+    /// What the catalogue was when it was asked, where the answer is to be remembered.
+    pub(super) memorable: Option<u64>,
+}
+
+/// What a case is about.
+#[derive(Debug)]
+pub(super) struct About {
+    pub(super) name: Arc<Name>,
+    /// The images that are asked about; absent: all.
+    pub(super) images: Option<Box<[usize]>>,
+    /// What is known of the others.
+    pub(super) known: Known,
 }
 
 /// One reader that is about to ask.
@@ -47,6 +65,15 @@ struct Wish {
     name: Arc<Name>,
     rule: Rule,
     needs: BTreeSet<usize>,
+}
+
+/// What is wanted under one name.
+pub(super) struct Want {
+    pub(super) name: Arc<Name>,
+    members: Vec<Member>,
+    /// The images that are to be asked about.
+    pub(super) needs: BTreeSet<usize>,
+    pub(super) known: Known,
 }
 
 impl Shard {
@@ -162,7 +189,11 @@ impl Shard {
             wishes.into_iter().partition(|wish| !wish.needs.is_empty());
         for wish in rest {
             if truncates || batch.entries.iter().any(|it| it.new == Part::Missing) {
-                self.take_words(&wish.member, NO_TICKET, Answered::without(batch));
+                self.take_words(
+                    &wish.member,
+                    NO_TICKET,
+                    Answered::without(batch, Known::default()),
+                );
             } else {
                 self.reach(&wish.member, batch.end);
             }
@@ -170,40 +201,80 @@ impl Shard {
         if asks.is_empty() {
             return true;
         }
-        // Plans are discarded where the role changes.
-        let mut asks = asks;
-        asks.sort_by(|one, other| one.name.role.cmp(&other.name.role));
-        let Some((matter, _)) = self.policing.matters.get(batch.matter) else { return true };
-        let matter = Arc::clone(matter);
-        let (cases, members) = cases(asks, batch.images.len());
-        let images = Arc::clone(&batch.images);
-        let about = cases.iter().map(|case| case.images.clone()).collect();
-        let changes: usize = members.len() * batch.entries.len();
-        let inquiry = Inquiry { matter, images, cases };
+        let Some((asked, _)) = self.policing.matters.get(batch.matter) else { return true };
+        let matter = Arc::clone(asked);
+        let (watched, steady) = self.watched(&asks);
+        let mut wants = wants(asks);
+        let memorable = if steady { self.recall(batch, &watched, &mut wants) } else { None };
+        let (wants, known): (Vec<Want>, Vec<Want>) =
+            wants.into_iter().partition(|want| !want.needs.is_empty());
+        for want in known {
+            for member in &want.members {
+                let answered = Answered::without(batch, Rc::clone(&want.known));
+                self.take_words(member, NO_TICKET, answered);
+            }
+        }
+        if wants.is_empty() {
+            return true;
+        }
+        let all = batch.images.len();
+        let mut members = Vec::new();
+        let mut cases = Vec::with_capacity(wants.len());
+        for Want { name, members: of, needs, known } in wants {
+            members.extend(of.into_iter().map(|member| (member, cases.len())));
+            let images = (needs.len() < all).then(|| needs.into_iter().collect());
+            cases.push(About { name, images, known });
+        }
+        let (batch, ticket) = (Rc::clone(batch), NO_TICKET);
+        self.inquire(Round { ticket, batch, members, cases, matter, watched, memorable })
+    }
+
+    /// Sends a round on its way; `false` where as much is asked as may be.
+    fn inquire(&mut self, round: Round) -> bool {
+        let case =
+            |about: &About| Case { name: Arc::clone(&about.name), images: about.images.clone() };
+        let inquiry = Inquiry {
+            matter: Arc::clone(&round.matter),
+            images: Arc::clone(&round.batch.images),
+            cases: round.cases.iter().map(case).collect(),
+        };
         let policing = &mut self.policing;
         policing.tickets += 1;
         let (ticket, tell) = (policing.tickets, policing.tell.clone());
         match self.shared.asker.inquirer().ask(inquiry, ticket, &tell) {
             Ok(()) => {
-                for (member, _) in &members {
+                for (member, _) in &round.members {
                     if let Some(reader) = self.policing.readers.get_mut(member) {
                         reader.state = State::Round(ticket);
                     }
                 }
-                let round = Round { ticket, batch: Rc::clone(batch), members, cases: about };
-                self.policing.rounds.insert(ticket, round);
-                let changes = u64::try_from(changes).unwrap_or(u64::MAX);
-                self.shared.metrics.verdicts.changes.add(changes);
+                let changes = round.members.len() * round.batch.entries.len();
+                self.shared
+                    .metrics
+                    .verdicts
+                    .changes
+                    .add(u64::try_from(changes).unwrap_or(u64::MAX));
+                self.policing.rounds.insert(ticket, Round { ticket, ..round });
                 true
             }
             Err(error) => {
                 tracing::debug!(%error, "too much is asked at once");
-                for (member, _) in members {
+                for (member, _) in round.members {
                     self.ask_later(&member);
                 }
                 error != AskError::Busy
             }
         }
+    }
+
+    /// The tables that the policies look into, and whether an answer holds while they stay.
+    fn watched(&self, wishes: &[Wish]) -> (Arc<[RelationId]>, bool) {
+        let readers = &self.policing.readers;
+        let mut asked = wishes.iter().filter_map(|it| readers.get(&it.member)).map(|it| &it.asked);
+        let Some(first) = asked.next() else { return (Arc::default(), false) };
+        // Those that were planned by another catalogue are about to be planned again.
+        let steady = first.steady && asked.all(|it| it.steady && it.watched == first.watched);
+        (Arc::clone(&first.watched), steady)
     }
 
     fn wish(&self, member: Member) -> Option<Wish> {
@@ -243,24 +314,22 @@ impl Shard {
     }
 }
 
-/// One case for each name.
-fn cases(wishes: Vec<Wish>, images: usize) -> (Vec<Case>, Vec<(Member, usize)>) {
-    let mut needs: Vec<(Arc<Name>, BTreeSet<usize>)> = Vec::new();
+/// What is wanted under each name. Plans are discarded where the role changes, so those of one role stand
+/// together.
+fn wants(mut wishes: Vec<Wish>) -> Vec<Want> {
+    wishes.sort_by(|one, other| one.name.role.cmp(&other.name.role));
+    let mut wants: Vec<Want> = Vec::new();
     let mut places: HashMap<Arc<Name>, usize> = HashMap::new();
-    let mut members = Vec::with_capacity(wishes.len());
-    for wish in wishes {
-        let at = *places.entry(Arc::clone(&wish.name)).or_insert_with(|| {
-            needs.push((Arc::clone(&wish.name), BTreeSet::new()));
-            needs.len() - 1
+    for Wish { member, name, needs, .. } in wishes {
+        let at = *places.entry(Arc::clone(&name)).or_insert_with(|| {
+            let (members, needs) = (Vec::new(), BTreeSet::new());
+            wants.push(Want { name, members, needs, known: Known::default() });
+            wants.len() - 1
         });
-        if let Some((_, all)) = needs.get_mut(at) {
-            all.extend(wish.needs);
+        if let Some(want) = wants.get_mut(at) {
+            want.members.push(member);
+            want.needs.extend(needs);
         }
-        members.push((wish.member, at));
     }
-    let case = |(name, needs): (Arc<Name>, BTreeSet<usize>)| {
-        let some = (needs.len() < images).then(|| needs.into_iter().collect());
-        Case { name, images: some }
-    };
-    (needs.into_iter().map(case).collect(), members)
+    wants
 }

@@ -14,7 +14,6 @@ use crate::ask::Question;
 use crate::ask::verdict::Ruled;
 use crate::ask::verdict::Ruling;
 use crate::change::cursor::Position;
-use crate::change::id::RelationId;
 use crate::change::id::Xid;
 use crate::change::lsn::Lsn;
 use crate::ring::Gap;
@@ -79,8 +78,7 @@ impl Shard {
                 return;
             }
         };
-        let watches = self.watched_by(&round).next().is_some();
-        if watches && Position::after(ruling.insert_lsn) > self.matched {
+        if !round.watched.is_empty() && Position::after(ruling.insert_lsn) > self.matched {
             // On a quiet server nobody else makes the stream go on.
             let _later = self.ask(Question::Flush(ruling.insert_lsn));
             self.policing.settling.push(Settling { round, ruling });
@@ -105,19 +103,15 @@ impl Shard {
         }
     }
 
-    /// The tables whose changes matter to a round's members.
-    fn watched_by<'a>(&'a self, round: &'a Round) -> impl Iterator<Item = RelationId> + 'a {
-        let readers = &self.policing.readers;
-        let first = round.members.iter().find_map(|(member, _)| readers.get(member));
-        first.into_iter().flat_map(|reader| reader.asked.watched.iter().copied())
-    }
-
     fn settle(&mut self, round: Round, ruling: Ruling) {
         let Some(ring) = self.ring.as_mut() else { return };
         let batch = Rc::clone(&round.batch);
         let unseen = ring.first_unseen(&ruling.visibility);
         let has_seen = unseen.is_ok_and(|unseen| unseen.transaction > batch.last());
         let touches = self.touches(&round, &ruling);
+        if let Ok(unseen) = unseen {
+            self.learn(&round, &ruling, unseen.transaction);
+        }
         let ruling = Rc::new(ruling);
         let Round { ticket, members, cases, .. } = round;
         for (member, case) in members {
@@ -130,12 +124,12 @@ impl Shard {
                 self.ask_again_or_give_up(&member, ticket, &error);
                 continue;
             }
-            let images = cases.get(case).cloned().flatten();
-            if self.is_of(&member, ticket) && touches.spoil(&batch, images.as_deref()) {
+            let Some(about) = cases.get(case) else { continue };
+            if self.is_of(&member, ticket) && touches.spoil(&batch, about.images.as_deref()) {
                 self.resync(member.0, &member.1, Gap::Undecided);
                 continue;
             }
-            let answered = Answered::new(&batch, &ruling, case, images);
+            let answered = Answered::new(&batch, &ruling, (case, about));
             self.take_words(&member, ticket, answered);
         }
     }
@@ -148,7 +142,7 @@ impl Shard {
     /// The transactions that the answer saw, from the batch's first on, and that changed a table which
     /// the policies look into.
     fn touches(&self, round: &Round, ruling: &Ruling) -> Touches {
-        let watched: Vec<RelationId> = self.watched_by(round).collect();
+        let watched = &round.watched;
         let (Some(ring), Some(entry)) = (self.ring.as_ref(), round.batch.entries.first()) else {
             return Touches::default();
         };

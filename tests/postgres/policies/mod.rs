@@ -11,6 +11,7 @@ mod explained;
 mod generate;
 mod membership;
 mod oracle;
+mod remembered;
 mod roles;
 mod shapes;
 mod subject;
