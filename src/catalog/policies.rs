@@ -27,6 +27,7 @@ use crate::rule::policy::library::Enum;
 use crate::rule::policy::library::Function;
 use crate::rule::policy::library::Language;
 use crate::rule::policy::library::Library;
+use crate::rule::policy::library::NamedType;
 use crate::rule::policy::library::Operator;
 use crate::rule::policy::library::Server;
 use crate::rule::policy::library::TableNames;
@@ -105,6 +106,7 @@ struct Document {
     functions: Vec<FunctionRow>,
     ambiguous: BTreeSet<Box<str>>,
     shadowed: bool,
+    shadowed_aggregates: bool,
 }
 
 #[derive(Deserialize)]
@@ -144,7 +146,8 @@ struct FunctionRow {
     schema: Box<str>,
     name: Box<str>,
     result: u32,
-    parameters: Box<[(Box<str>, u32)]>,
+    rows: Option<Box<[NamedType]>>,
+    parameters: Box<[NamedType]>,
     language: Box<str>,
     body: Box<str>,
     is_plain: bool,
@@ -182,8 +185,11 @@ pub(super) fn read(
     let document: Document = serde_json::from_str(document)?;
     let enums =
         document.enums.into_iter().map(|EnumRow { id, name, labels }| Enum { id, name, labels });
-    let shadowed = document.shadowed;
-    let functions = document.functions.into_iter().map(|row| row.function(shadowed));
+    let (shadowed, aggregates) = (document.shadowed, document.shadowed_aggregates);
+    let functions = document.functions.into_iter().map(|row| {
+        let shadowed = shadowed || (aggregates && row.aggregates());
+        row.function(shadowed)
+    });
     let names = document.names.into_iter().map(|row| {
         let NamesRow { id, schema, name, columns } = row;
         (id, TableNames { schema, name, columns: columns.into_iter().collect() })
@@ -220,6 +226,12 @@ fn tables_in(tree: &str) -> Box<[u32]> {
 }
 
 impl FunctionRow {
+    /// Whether there may be an aggregate in its body.
+    fn aggregates(&self) -> bool {
+        let body = self.body.to_ascii_lowercase();
+        body.contains("count") || body.contains("array_agg")
+    }
+
     fn function(self, shadowed: bool) -> Function {
         let path = self.settings.iter().find_map(|setting| setting.strip_prefix("search_path="));
         let path = path.map(schemas);
@@ -227,7 +239,7 @@ impl FunctionRow {
         let obstacle = if !matches!(&*self.language, "sql" | "plpgsql") {
             Some("it is written neither in SQL nor in PL/pgSQL")
         } else if !self.is_plain {
-            Some("only functions that take and return plain values are looked into")
+            Some("only functions that take values and return a value or rows are looked into")
         } else if self.is_stored {
             Some("its body is stored (BEGIN ATOMIC), not a text")
         } else if !settings {
@@ -247,6 +259,7 @@ impl FunctionRow {
             name: self.name,
             parameters: self.parameters,
             result: self.result,
+            rows: self.rows,
             language: if is_sql { Language::Sql } else { Language::Plpgsql },
             body: self.body,
             obstacle,

@@ -111,8 +111,26 @@ SELECT jsonb_build_object(
                 FROM unnest(f.proargtypes::oid[]) WITH ORDINALITY AS part (of, place)
                 ORDER BY part.place
             ),
-            -- Parameters of any other kind would be named in proargmodes.
-            'is_plain', f.prokind = 'f' AND NOT f.proretset AND f.proargmodes IS NULL,
+            -- Of parameters, those that are given, and columns (RETURNS TABLE).
+            'is_plain', f.prokind = 'f'
+                AND COALESCE(f.proargmodes::text[] <@ ARRAY['i', 't'], true)
+                AND (f.proretset OR f.proargmodes IS NULL),
+            'rows', CASE
+                WHEN NOT f.proretset THEN NULL
+                WHEN f.proargmodes IS NOT NULL THEN to_jsonb(ARRAY(
+                    SELECT jsonb_build_array(f.proargnames[part.place], part.of::bigint)
+                    FROM unnest(f.proallargtypes) WITH ORDINALITY AS part (of, place)
+                    WHERE f.proargmodes[part.place] = 't'
+                    ORDER BY part.place
+                ))
+                WHEN of_rows.typrelid <> 0 THEN to_jsonb(ARRAY(
+                    SELECT jsonb_build_array(a.attname, a.atttypid::bigint)
+                    FROM pg_attribute a
+                    WHERE a.attrelid = of_rows.typrelid AND a.attnum > 0 AND NOT a.attisdropped
+                    ORDER BY a.attnum
+                ))
+                ELSE jsonb_build_array(jsonb_build_array('', f.prorettype::bigint))
+            END,
             'is_stored', f.prosqlbody IS NOT NULL,
             'is_strict', f.proisstrict,
             'is_only', (SELECT count(*) FROM pg_proc same WHERE same.proname = f.proname) = 1,
@@ -135,6 +153,7 @@ SELECT jsonb_build_object(
         FROM pg_proc f
         JOIN pg_namespace n ON n.oid = f.pronamespace
         JOIN pg_language l ON l.oid = f.prolang
+        JOIN pg_type of_rows ON of_rows.oid = f.prorettype
         -- Of one name there may be several: none of them is looked into then.
         WHERE EXISTS (
             SELECT
@@ -149,7 +168,13 @@ SELECT jsonb_build_object(
         JOIN pg_class other ON other.relname = c.relname AND other.oid <> c.oid
         WHERE c.oid = ANY ($1::oid[]) AND other.relkind IN ('r', 'p', 'v', 'm', 'f')
     ), '[]'),
-    -- Whether a body could mean something else than the server's own by a name.
+    -- Whether a body could mean something else than the server's own by a name: of an aggregate, and
+    -- by any other.
+    'shadowed_aggregates', EXISTS (
+        SELECT
+        FROM pg_proc f
+        WHERE f.pronamespace <> 'pg_catalog'::regnamespace AND f.proname IN ('array_agg', 'count')
+    ),
     'shadowed', EXISTS (
         SELECT
         FROM pg_proc f

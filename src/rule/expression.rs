@@ -9,7 +9,9 @@ pub(in crate::rule) mod query;
 
 use crate::rule::error::RuleError;
 use crate::rule::expression::query::Asked;
+use crate::rule::expression::query::From;
 use crate::rule::expression::query::Inlined;
+use crate::rule::expression::query::Origin;
 use crate::rule::expression::query::Query;
 
 /// The bytes of a rule's text. Enough for a list of 400 uuids; a request is bounded anyway.
@@ -206,6 +208,10 @@ pub(in crate::rule) enum Node {
         operand: Box<Node>,
         of: u32,
     },
+    /// All columns, of one table or of all. Only what a query selects.
+    Star {
+        qualifier: Option<Box<str>>,
+    },
     /// A query over other tables.
     Subquery {
         asks: Asked,
@@ -294,6 +300,7 @@ impl Node {
             | Node::Text(_)
             | Node::Setting { .. }
             | Node::CurrentUser
+            | Node::Star { .. }
             | Node::Parameter(_) => {}
             Node::Cast { operand, .. }
             | Node::Collate { operand, .. }
@@ -334,9 +341,23 @@ impl Node {
                 if let Asked::Quantified { operand, .. } = asks {
                     visit(operand);
                 }
+                for from in &mut query.from {
+                    if let Origin::Call { call, .. } = &mut from.what {
+                        visit(call);
+                    }
+                }
                 visit(&mut query.condition);
                 query.outputs.iter_mut().for_each(visit);
             }
+        }
+    }
+
+    /// Whether it is a call of a function of the database, cast or not.
+    pub(in crate::rule) fn is_call(&self) -> bool {
+        match self {
+            Node::User { .. } => true,
+            Node::Cast { operand, .. } | Node::Exactly { operand, .. } => operand.is_call(),
+            _ => false,
         }
     }
 
@@ -357,6 +378,7 @@ impl Node {
             | Node::Text(_)
             | Node::Setting { .. }
             | Node::CurrentUser
+            | Node::Star { .. }
             | Node::Parameter(_) => {}
             Node::Cast { operand, .. }
             | Node::Collate { operand, .. }
@@ -401,6 +423,7 @@ impl Node {
                 if let Asked::Quantified { operand, .. } = asks {
                     visit(operand);
                 }
+                query.from.iter().filter_map(From::call).for_each(&mut visit);
                 visit(&query.condition);
                 query.outputs.iter().for_each(visit);
             }

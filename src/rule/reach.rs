@@ -207,7 +207,9 @@ impl Subquery {
         reads.sort_unstable();
         reads.dedup();
         match (reads.as_slice(), &self.asks) {
-            ([], Asks::Value { .. }) => self.value(scope).map_or(Found::Unknown, Found::Value),
+            ([], Asks::Value { .. } | Asks::Count) => {
+                self.value(scope).map_or(Found::Unknown, Found::Value)
+            }
             ([], _) => self.truth(scope).map_or(Found::Unknown, Found::Truth),
             ([only], _) if self.is_equality_with(*only) => {
                 self.texts_found(scope).map_or(Found::Unknown, Found::Texts)
@@ -254,7 +256,7 @@ impl Subquery {
         let is_positive = match &self.asks {
             Asks::Exists => true,
             Asks::Quantified { op, all, .. } => *op == Comparison::Equal && !all,
-            Asks::Value { .. } => false,
+            Asks::Value { .. } | Asks::Count => false,
         };
         let (_, inner) = self.equates.first().filter(|_| is_positive)?;
         self.texts(scope, *inner, TEXTS_MAX)

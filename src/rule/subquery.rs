@@ -122,6 +122,8 @@ pub(in crate::rule) enum Asks {
     Exists,
     /// `operand op ANY (…)`, or ALL; the output is of the rows.
     Quantified { op: Comparison, all: bool, operand: Term, output: Term },
+    /// How many there are.
+    Count,
     /// The value of the only one; NULL where there is none, a fault where there are several.
     Value { output: Term },
 }
@@ -180,7 +182,7 @@ impl Subquery {
     /// Its terms, for whoever walks the tree.
     pub(in crate::rule) fn for_each_term<'a>(&'a self, visit: &mut dyn FnMut(&'a Term)) {
         match &self.asks {
-            Asks::Exists => {}
+            Asks::Exists | Asks::Count => {}
             Asks::Quantified { operand, output, .. } => {
                 visit(operand);
                 visit(output);
@@ -196,7 +198,7 @@ impl Subquery {
         let (asks, otherwise) = match &self.asks {
             Asks::Exists => (None, false),
             Asks::Quantified { op, all, operand, output } => (Some((op, operand, output)), *all),
-            Asks::Value { .. } => {
+            Asks::Value { .. } | Asks::Count => {
                 return match self.value(scope)? {
                     Some(Value::Bool(value)) => Ok(Some(value)),
                     Some(_) => Err(Fault::Unreadable.into()),
@@ -219,8 +221,10 @@ impl Subquery {
 
     /// What it comes to as a value.
     pub(in crate::rule) fn value(&self, scope: Scope<'_, '_>) -> Outcome<Value<'static>> {
-        let Asks::Value { output } = &self.asks else {
-            return Ok(self.truth(scope)?.map(Value::Bool));
+        let output = match &self.asks {
+            Asks::Value { output } => output,
+            Asks::Count => return self.count(scope),
+            _ => return Ok(self.truth(scope)?.map(Value::Bool)),
         };
         let mut value = Ok(None);
         let mut rows = 0_usize;
@@ -234,6 +238,17 @@ impl Subquery {
             if value.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         firm(value)
+    }
+
+    fn count(&self, scope: Scope<'_, '_>) -> Outcome<Value<'static>> {
+        let (mut rows, mut known) = (0_i64, Ok(()));
+        self.for_each_row(scope, &mut |_, is_of_it| {
+            rows += 1;
+            known = is_of_it;
+            if known.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        firm(known)?;
+        Ok(Some(Value::Int(rows)))
     }
 
     /// The texts that the place `at` of the stack has in those rows for which it is true, or may be

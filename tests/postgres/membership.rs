@@ -132,6 +132,50 @@ async fn memberships_of_the_same_commit_decide() {
     );
 }
 
+/// The same, asked in the ways in which functions are.
+const BY_FUNCTIONS: &[&str] = &[
+    "org IN (SELECT my_orgs())",
+    "org = ANY (my_org_array())",
+    "EXISTS (SELECT 1 FROM my_rows() AS mine WHERE mine.org = orders.org)",
+];
+
+const OF_FUNCTIONS: &str = "
+    GRANT USAGE ON SCHEMA auth TO PUBLIC;
+    CREATE FUNCTION my_orgs() RETURNS SETOF int LANGUAGE sql STABLE SECURITY DEFINER
+      SET search_path = public AS 'SELECT org FROM members WHERE who = auth.uid()';
+    CREATE FUNCTION my_org_array() RETURNS int[] LANGUAGE sql STABLE AS
+      'SELECT array_agg(m.org) FROM members m WHERE m.who = auth.uid()';
+    CREATE FUNCTION my_rows() RETURNS TABLE (org int, who uuid) LANGUAGE plpgsql STABLE AS
+      'BEGIN RETURN QUERY SELECT m.* FROM public.members m WHERE m.who = auth.uid(); END'";
+
+#[tokio::test]
+async fn memberships_behind_functions_are_granted_and_revoked() {
+    let (tables, _) = SCHEMA.split_once("CREATE POLICY of_members").unwrap();
+    for condition in BY_FUNCTIONS {
+        let schema = format!(
+            "{tables}{OF_FUNCTIONS}; CREATE POLICY of_members ON orders USING ({condition})"
+        );
+        let deployment = Deployment::start(Plan { schema: &schema, ..Plan::default() }).await;
+        let mut ann = subscribed(&deployment, ANN, json!({})).await;
+        let mut bob = member(&deployment, BOB, &[2], json!({})).await;
+        deployment
+            .execute(&[
+                "INSERT INTO orders VALUES (1, 1, 0), (2, 2, 0)",
+                &format!("INSERT INTO members VALUES (1, '{ANN}')"),
+                "UPDATE orders SET total = 1",
+                "BEGIN; UPDATE orders SET total = 2; DELETE FROM members WHERE org = 1; COMMIT",
+                "UPDATE orders SET total = 3",
+                "TRUNCATE orders",
+            ])
+            .await;
+        let of_ann =
+            ["resync scope_entered", "update 1", "leave 1", "resync scope_left"].map(str::to_owned);
+        assert_eq!(told(&mut ann).await, of_ann, "{condition}");
+        let of_bob = ["insert 2", "update 2", "update 2", "update 2"].map(str::to_owned);
+        assert_eq!(told(&mut bob).await, of_bob, "{condition}");
+    }
+}
+
 #[tokio::test]
 async fn who_comes_back_reads_by_the_memberships_of_then() {
     let deployment = deployment().await;

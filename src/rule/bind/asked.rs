@@ -34,7 +34,9 @@ impl Binder<'_> {
     ) -> Result<Typed, RuleError> {
         let typed = self.node(operand)?;
         let found = match operand {
-            Node::Column { qualifier, name } => {
+            Node::Column { qualifier, name }
+                if self.names.called(qualifier.as_deref(), name)?.is_none() =>
+            {
                 let (_, found) = self.find(qualifier.as_deref(), name)?;
                 Some(found.column.of.id.0)
             }

@@ -23,6 +23,17 @@ impl Comparison {
     const fn is_equality(self) -> bool {
         matches!(self, Comparison::Equal | Comparison::NotEqual)
     }
+
+    /// The same with its sides the other way round.
+    pub(in crate::rule::bind) const fn turned(self) -> Comparison {
+        match self {
+            Comparison::Less => Comparison::Greater,
+            Comparison::LessOrEqual => Comparison::GreaterOrEqual,
+            Comparison::Greater => Comparison::Less,
+            Comparison::GreaterOrEqual => Comparison::LessOrEqual,
+            same => same,
+        }
+    }
 }
 
 impl Binder<'_> {
@@ -36,6 +47,9 @@ impl Binder<'_> {
         let plain = Binder { is_positive: false, ..*self };
         let sides = (plain.node(left)?, plain.node(right)?);
         let (left, right) = self.align(op, sides, (left, right), token)?;
+        if let Some(term) = Binder::of_some(op, &left, &right) {
+            return Ok(Typed::new(term, Of::Bool));
+        }
         if self.is_positive
             && let Some(term) = Binder::of_its_row(op, &left, &right)
         {

@@ -63,6 +63,7 @@ impl Binder<'_> {
         let names = Names {
             outer: None,
             tables: vec![Named { alias, granted: None, ..named }],
+            called: Vec::new(),
             frame: None,
         };
         let policy = InPolicy { inside: &inside, ..policy };

@@ -1,7 +1,9 @@
 //! Calls of functions of the database: the arguments are bound where the call stands, the body where
 //! it sees nothing but these, with its owner's rights where it runs as its owner.
 
+use crate::change::types::Collation;
 use crate::rule::bind::Binder;
+use crate::rule::bind::Collated;
 use crate::rule::bind::InPolicy;
 use crate::rule::bind::Typed;
 use crate::rule::bind::logic::junction;
@@ -11,6 +13,7 @@ use crate::rule::error::RuleError;
 use crate::rule::expression::Node;
 use crate::rule::expression::query::Inlined;
 use crate::rule::expression::query::Parameter;
+use crate::rule::expression::query::Returns;
 use crate::rule::of::Of;
 use crate::rule::term::Term;
 
@@ -21,6 +24,27 @@ const VARCHAR: u32 = 1043;
 pub(in crate::rule::bind) struct Frame<'a> {
     call: &'a Inlined,
     arguments: Vec<Typed>,
+    /// The collation of its arguments.
+    collated: Collated,
+}
+
+impl Frame<'_> {
+    /// What is returned, which has the collation of the arguments, and not that of what it is made
+    /// of. (Of one that is not deterministic nothing is made.)
+    pub(in crate::rule::bind) fn returned(&self, typed: Typed) -> Typed {
+        match typed.collated {
+            Collated::Column(Collation::Nondeterministic) => typed,
+            _ if typed.is_collated() => typed.with(self.collated),
+            _ => typed,
+        }
+    }
+}
+
+impl Typed {
+    /// Whether comparing it depends on a collation.
+    fn is_collated(&self) -> bool {
+        self.of.is_text() || matches!(self.of, Of::Unknown | Of::Array(_))
+    }
 }
 
 impl Binder<'_> {
@@ -29,6 +53,40 @@ impl Binder<'_> {
         call: &Inlined,
         token: &Node,
     ) -> Result<Typed, RuleError> {
+        let Returns::Value(result) = &call.returns else {
+            let reason = "it returns rows, which are decided only in FROM, and as all that a \
+                          subquery selects";
+            return Err(RuleError::unsupported(token, reason, ""));
+        };
+        let (frame, role, nulls) = self.called(call, token)?;
+        let names = Names::of_body(&frame);
+        let inside = Binder {
+            names: &names,
+            claims: self.claims,
+            policy: self.policy.map(|policy| InPolicy { role, ..policy }),
+            is_positive: self.is_positive,
+        };
+        let body = frame.returned(self.implicitly(inside.node(&call.body)?, result, token)?);
+        if !call.is_strict || nulls == Term::boolean(false) {
+            return Ok(body);
+        }
+        let term = if self.is_positive && body.of == Of::Bool {
+            junction(vec![not(nulls), body.term], false)
+        } else {
+            Term::Case { arms: Box::new([[nulls, Term::NULL]]), otherwise: Box::new(body.term) }
+        };
+        Ok(Typed { term, ..body })
+    }
+
+    /// What the body of a call knows, with whose rights it runs, and whether an argument is NULL.
+    pub(in crate::rule::bind) fn called<'c>(
+        &self,
+        call: &'c Inlined,
+        token: &Node,
+    ) -> Result<(Frame<'c>, &'c str, Term), RuleError>
+    where
+        Self: 'c,
+    {
         let Some(policy) = self.policy else {
             return Err(RuleError::unsupported(token, "a rule calls no such function", ""));
         };
@@ -44,34 +102,30 @@ impl Binder<'_> {
         if call.arguments.len() != call.parameters.len() {
             return Err(RuleError::unsupported(token, "it is called with defaults", ""));
         }
+        // A body compares all texts by the one collation that its arguments have.
+        let mut collated = Collated::Default;
+        for text in arguments.iter().filter(|it| it.is_collated()) {
+            collated = collated.with(text.collated, token)?;
+        }
+        for text in arguments.iter_mut().filter(|it| it.is_collated()) {
+            text.collated = collated;
+        }
         let is_null = |typed: &Typed| match &typed.term {
             Term::Constant(value) => Term::boolean(value.is_none()),
             term => Term::IsNull(Box::new(term.clone())),
         };
         let nulls = junction(arguments.iter().map(is_null).collect(), true);
-        let frame = Frame { call, arguments };
-        let names = Names { outer: None, tables: Vec::new(), frame: Some(&frame) };
         let role = call.owner.as_deref().unwrap_or(policy.role);
-        let inside = Binder {
-            names: &names,
-            claims: self.claims,
-            policy: Some(InPolicy { role, ..policy }),
-            is_positive: self.is_positive,
-        };
-        let body = self.implicitly(inside.node(&call.body)?, &call.result, token)?;
-        if !call.is_strict || nulls == Term::boolean(false) {
-            return Ok(body);
-        }
-        let term = if self.is_positive && body.of == Of::Bool {
-            junction(vec![not(nulls), body.term], false)
-        } else {
-            Term::Case { arms: Box::new([[nulls, Term::NULL]]), otherwise: Box::new(body.term) }
-        };
-        Ok(Typed { term, ..body })
+        Ok((Frame { call, arguments, collated }, role, nulls))
     }
 
     /// A value where a function takes or gives one of this type.
-    fn implicitly(&self, typed: Typed, to: &Parameter, token: &Node) -> Result<Typed, RuleError> {
+    pub(in crate::rule::bind) fn implicitly(
+        &self,
+        typed: Typed,
+        to: &Parameter,
+        token: &Node,
+    ) -> Result<Typed, RuleError> {
         let typed = match &to.type_name {
             Some(name) if typed.of == Of::Unknown => {
                 let of = self.target(name, token)?;
@@ -110,7 +164,7 @@ impl Binder<'_> {
             return Ok(None);
         }
         let place = frame.call.parameters.iter().position(|parameter| &*parameter.name == name);
-        if place.is_some() && self.names.all().any(|table| table.alias == name) {
+        if place.is_some() && self.names.has_alias(name) {
             let reason = "it could be a parameter or a table's row";
             return Err(RuleError::unsupported(token, reason, ""));
         }
@@ -120,8 +174,12 @@ impl Binder<'_> {
     /// Checks that a column's name is not a parameter's, too, where that is an error.
     pub(in crate::rule::bind) fn check_column(&self, name: &str) -> Result<(), RuleError> {
         let Some(frame) = self.names.frame() else { return Ok(()) };
-        let mut parameters = frame.call.parameters.iter();
-        if !frame.call.columns_first && parameters.any(|parameter| &*parameter.name == name) {
+        let columns = match &frame.call.returns {
+            Returns::Value(_) => &[],
+            Returns::Rows(columns) => &**columns,
+        };
+        let mut variables = frame.call.parameters.iter().chain(columns);
+        if !frame.call.columns_first && variables.any(|variable| &*variable.name == name) {
             let reason = "it could be a variable's or a column's name";
             return Err(RuleError::raises(name, reason));
         }

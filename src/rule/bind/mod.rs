@@ -6,12 +6,14 @@
 
 mod asked;
 mod cast;
+mod column;
 mod compare;
 pub(in crate::rule) mod logic;
 mod operator;
 mod names;
 mod case;
 mod inline;
+mod join;
 mod subquery;
 pub(in crate::rule) mod guard;
 
@@ -19,11 +21,9 @@ use serde_json::Value as Json;
 
 use crate::change::relation::Relation;
 use crate::change::types::Collation;
-use crate::change::types::Kind;
 use crate::rule::bind::guard::Inside;
 use crate::rule::bind::logic::junction;
 use crate::rule::bind::logic::not;
-use crate::rule::bind::names::Found;
 use crate::rule::bind::names::Layout;
 use crate::rule::bind::names::Names;
 use crate::rule::error::RuleError;
@@ -36,7 +36,6 @@ use crate::rule::policy::tables::Tables;
 use crate::rule::session::Session;
 use crate::rule::subquery::Scope;
 use crate::rule::term::Term;
-use crate::rule::value::Read;
 use crate::rule::value::Value;
 use crate::rule::value::array::Array;
 use crate::rule::value::decimal;
@@ -264,6 +263,9 @@ impl<'a> Binder<'a> {
             }
             Node::Setting { .. } | Node::CurrentUser | Node::User { .. } => self.asked(node),
             Node::Exactly { operand, of } => self.exactly(operand, *of, node),
+            Node::Star { .. } => {
+                Err(RuleError::unsupported(node, "what all of its columns are is not known", ""))
+            }
         }
     }
 
@@ -271,67 +273,9 @@ impl<'a> Binder<'a> {
         nodes.iter().map(|node| self.boolean(node)).collect()
     }
 
-    /// The column that is named, and its place in the stack.
-    fn find(
-        &self,
-        qualifier: Option<&str>,
-        name: &str,
-    ) -> Result<(usize, Found<'a, 'a>), RuleError> {
-        let found = self.names.find(qualifier, name)?;
-        let Found { table, position, .. } = found;
-        table.check(position)?;
-        if qualifier.is_none() {
-            self.check_column(name)?;
-        }
-        let place = match (table.source, self.policy) {
-            (Some(source), Some(policy)) => policy.layout.place(source, position),
-            _ => position,
-        };
-        Ok((table.base + place, found))
-    }
-
-    fn column(&self, qualifier: Option<&str>, name: &str, node: &Node) -> Result<Typed, RuleError> {
-        let (place, column) = match self.find(qualifier, name) {
-            Ok((place, Found { column, .. })) => (place, column),
-            Err(error @ RuleError::UnknownColumn { .. }) => {
-                return self.parameter(qualifier, name, node)?.ok_or(error);
-            }
-            Err(error) => return Err(error),
-        };
-        let Some(of) = Of::column(&column.of) else {
-            let reason = format!("values of type {} are not compared here", column.of.name);
-            return Err(RuleError::unsupported(node, reason, "only IS NULL can be asked of it"));
-        };
-        let collated = if of.is_text() || matches!(of, Of::Array(_)) {
-            Collated::Column(column.collation)
-        } else {
-            Collated::Default
-        };
-        Ok(Typed { term: Term::Column { column: place, read: of.read() }, of, collated })
-    }
-
     /// Whether what depends on the session may be anything.
     fn is_anybody(&self) -> bool {
         self.policy.is_some_and(|policy| policy.session.is_anybody())
-    }
-
-    /// What is asked whether it is NULL: a column of any type, and it need not be read.
-    fn nullable(&self, node: &Node) -> Result<Term, RuleError> {
-        let node = match node {
-            Node::Exactly { operand, .. } if matches!(**operand, Node::Column { .. }) => operand,
-            other => other,
-        };
-        let Node::Column { qualifier, name } = node else { return Ok(self.node(node)?.term) };
-        let found = self.find(qualifier.as_deref(), name);
-        if matches!(found, Err(RuleError::UnknownColumn { .. })) {
-            return Ok(self.node(node)?.term);
-        }
-        let (place, Found { column, .. }) = found?;
-        if matches!(column.of.kind, Kind::Composite(_)) {
-            let reason = "a row type is NULL when all of its fields are";
-            return Err(RuleError::unsupported(node, reason, ""));
-        }
-        Ok(Term::Column { column: place, read: Read::Text })
     }
 
     /// Evaluates a term that reads no column.

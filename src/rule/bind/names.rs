@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use crate::change::relation::Column;
 use crate::change::relation::Relation;
+use crate::rule::bind::Typed;
 use crate::rule::bind::inline::Frame;
 use crate::rule::error::RuleError;
 use crate::rule::expression::ROW;
@@ -14,6 +15,8 @@ use crate::rule::expression::ROW;
 pub(in crate::rule::bind) struct Names<'a> {
     pub(in crate::rule::bind) outer: Option<&'a Names<'a>>,
     pub(in crate::rule::bind) tables: Vec<Named<'a>>,
+    /// The functions whose rows the query reads.
+    pub(in crate::rule::bind) called: Vec<Called<'a>>,
     /// The call whose body this is.
     pub(in crate::rule::bind) frame: Option<&'a Frame<'a>>,
 }
@@ -33,7 +36,13 @@ pub(in crate::rule::bind) struct Named<'a> {
     pub(in crate::rule::bind) source: Option<usize>,
 }
 
-/// A column of one of them.
+/// The rows of a function by their name in a query.
+pub(in crate::rule::bind) struct Called<'a> {
+    pub(in crate::rule::bind) alias: &'a str,
+    pub(in crate::rule::bind) columns: Vec<(Box<str>, Typed)>,
+}
+
+/// A column of a table.
 pub(in crate::rule::bind) struct Found<'n, 'a> {
     pub(in crate::rule::bind) table: &'n Named<'a>,
     pub(in crate::rule::bind) position: usize,
@@ -57,7 +66,34 @@ impl<'a> Names<'a> {
     ) -> Names<'a> {
         let alias = &*relation.name;
         let row = Named { alias, relation, unpublished, granted: None, base: 0, source: None };
-        Names { outer: None, tables: vec![row], frame: None }
+        Names { outer: None, tables: vec![row], called: Vec::new(), frame: None }
+    }
+
+    /// What the body of a function may name: its parameters, and what it reads itself.
+    pub(in crate::rule::bind) const fn of_body(frame: &'a Frame<'a>) -> Names<'a> {
+        Names { outer: None, tables: Vec::new(), called: Vec::new(), frame: Some(frame) }
+    }
+
+    /// The value that a name means in the rows of a function; absent where it is none of theirs.
+    pub(in crate::rule::bind) fn called(
+        &self,
+        qualifier: Option<&str>,
+        name: &str,
+    ) -> Result<Option<&Typed>, RuleError> {
+        for names in std::iter::successors(Some(self), |names| names.outer) {
+            let is_its = |alias: &str| qualifier.is_none_or(|qualifier| qualifier == alias);
+            let called = names.called.iter().filter(|called| is_its(called.alias));
+            let mut columns = called.flat_map(|called| &called.columns);
+            let mut found = columns.by_ref().filter(|(known, _)| **known == *name);
+            let of_table = names.tables.iter().any(|table| table.is_meant(names, qualifier, name));
+            match (found.next(), found.next().is_some() || of_table) {
+                (Some((_, typed)), false) => return Ok(Some(typed)),
+                (Some(_), true) => return Err(ambiguous(name)),
+                (None, true) => return Ok(None),
+                (None, false) => {}
+            }
+        }
+        Ok(None)
     }
 
     pub(in crate::rule::bind) fn find<'n>(
@@ -67,15 +103,11 @@ impl<'a> Names<'a> {
     ) -> Result<Found<'n, 'a>, RuleError> {
         let mut level = Some(self);
         while let Some(names) = level {
-            let mut here = names.tables.iter().filter(|table| match qualifier {
-                Some(ROW) => names.outer.is_none(),
-                Some(qualifier) => table.alias == qualifier,
-                None => table.has(name),
-            });
+            let is_meant = |table: &&Named<'_>| table.is_meant(names, qualifier, name);
+            let mut here = names.tables.iter().filter(is_meant);
             if let Some(table) = here.next() {
                 if here.next().is_some() {
-                    let reason = "it could be a column of several tables";
-                    return Err(RuleError::unsupported(name, reason, "name the table"));
+                    return Err(ambiguous(name));
                 }
                 return table.find(qualifier, name);
             }
@@ -94,11 +126,27 @@ impl<'a> Names<'a> {
         let levels = std::iter::successors(Some(self), |names| names.outer);
         levels.flat_map(|names| &names.tables)
     }
+
+    /// Whether something that is read here has this name.
+    pub(in crate::rule::bind) fn has_alias(&self, alias: &str) -> bool {
+        let mut levels = std::iter::successors(Some(self), |names| names.outer);
+        let is_called = |names: &Names<'_>| names.called.iter().any(|it| it.alias == alias);
+        self.all().any(|table| table.alias == alias) || levels.any(is_called)
+    }
 }
 
 impl<'a> Named<'a> {
     fn has(&self, name: &str) -> bool {
         self.relation.column(name).is_some() || self.unpublished.iter().any(|it| &**it == name)
+    }
+
+    /// Whether a column of this name is looked for in it.
+    fn is_meant(&self, level: &Names<'_>, qualifier: Option<&str>, name: &str) -> bool {
+        match qualifier {
+            Some(ROW) => level.outer.is_none(),
+            Some(qualifier) => self.alias == qualifier,
+            None => self.has(name),
+        }
     }
 
     fn find<'n>(&'n self, qualifier: Option<&str>, name: &str) -> Result<Found<'n, 'a>, RuleError> {
@@ -121,6 +169,11 @@ impl Named<'_> {
         let reason = format!("the role may not select column {column} of it");
         Err(RuleError::raises(&*self.relation.name, reason))
     }
+}
+
+fn ambiguous(name: &str) -> RuleError {
+    let reason = "it could be a column of several tables";
+    RuleError::unsupported(name, reason, "name the table")
 }
 
 fn unknown(qualifier: Option<&str>, name: &str) -> RuleError {

@@ -10,18 +10,17 @@ use crate::rule::bind::Binder;
 use crate::rule::bind::InPolicy;
 use crate::rule::bind::Typed;
 use crate::rule::bind::compare::comparison;
+use crate::rule::bind::join::Opening;
 use crate::rule::bind::logic::junction;
-use crate::rule::bind::names::Named;
+use crate::rule::bind::logic::not;
 use crate::rule::bind::names::Names;
 use crate::rule::error::RuleError;
 use crate::rule::expression::Comparison;
+use crate::rule::expression::Known;
 use crate::rule::expression::Node;
 use crate::rule::expression::query::Asked;
-use crate::rule::expression::query::From;
 use crate::rule::expression::query::Query;
 use crate::rule::of::Of;
-use crate::rule::policy::tables::Guarded;
-use crate::rule::policy::tables::Unheld;
 use crate::rule::subquery::Asks;
 use crate::rule::subquery::Key;
 use crate::rule::subquery::Lookup;
@@ -29,12 +28,7 @@ use crate::rule::subquery::Source;
 use crate::rule::subquery::Subquery;
 use crate::rule::term::Term;
 use crate::rule::value::Read;
-
-/// A table that a query reads.
-struct Opened<'a> {
-    named: Named<'a>,
-    table: &'a dyn Guarded,
-}
+use crate::rule::value::Value;
 
 impl Binder<'_> {
     pub(in crate::rule::bind) fn subquery(
@@ -49,24 +43,19 @@ impl Binder<'_> {
         if query.from.is_empty() {
             return Err(RuleError::unsupported(token, "it reads no table", ""));
         }
-        let mut opened = Vec::new();
-        let mut height = policy.height;
-        for from in &query.from {
-            let table = policy.open(from, height)?;
-            height += table.1;
-            opened.push(table.0);
+        let mut opening = Opening::at(policy.height);
+        let (outer, frame) = (Some(self.names), None);
+        let names = Names { outer, tables: Vec::new(), called: Vec::new(), frame };
+        let names = self.join(query, names, &mut opening)?;
+        let Opening { sources, mut conditions, height, is_distinct } = opening;
+        if is_distinct && *asks == Asked::Count {
+            return Err(RuleError::unsupported(token, "DISTINCT takes rows away", ""));
         }
-        let tables = opened.iter().map(|opened| opened.named).collect();
-        let names = Names { outer: Some(self.names), tables, frame: None };
         let policy = InPolicy { height, ..policy };
         let inside =
             Binder { names: &names, policy: Some(policy), is_positive: true, claims: self.claims };
-        let mut arms = vec![inside.boolean(&query.condition)?];
-        for Opened { named, table } in &opened {
-            arms.push(inside.guarded(*table, *named)?);
-        }
-        let condition = junction(arms, false);
-        let sources = || opened.iter().map(|opened| opened.source(policy)).collect();
+        conditions.insert(0, inside.boolean(&query.condition)?);
+        let condition = junction(conditions, false);
         self.asked_of(asks, query, (&inside, sources, condition), token)
     }
 
@@ -74,7 +63,7 @@ impl Binder<'_> {
         &self,
         asks: &Asked,
         query: &Query,
-        (inside, sources, condition): (&Binder<'_>, impl Fn() -> Vec<Source>, Term),
+        (inside, sources, condition): (&Binder<'_>, Vec<Source>, Term),
         token: &Node,
     ) -> Result<Typed, RuleError> {
         let plain = Binder { is_positive: false, ..*inside };
@@ -87,32 +76,44 @@ impl Binder<'_> {
                 for output in &query.outputs {
                     inside.may_select(output)?;
                 }
-                Ok(Typed::new(exists(sources(), condition), Of::Bool))
+                Ok(Typed::new(self.exists(sources, condition), Of::Bool))
             }
-            Asked::Quantified { op, all, operand } => {
+            Asked::Array { .. } => {
+                let reason = "an array of its rows is decided only where it is compared with, by \
+                              ANY or ALL";
+                Err(RuleError::unsupported(token, reason, ""))
+            }
+            Asked::Quantified { op, all, operand, or_null } => {
                 if query.limited {
                     return Err(RuleError::unsupported(token, "a limit takes rows away", ""));
                 }
                 let output = output()?;
                 let outside = Binder { is_positive: false, ..*self };
                 let sides = (outside.node(operand)?, plain.node(output)?);
-                let (left, right) = plain.align(*op, sides, (operand, output), token)?;
-                let term = if self.is_positive && !all {
-                    exists(
-                        sources(),
-                        junction(vec![condition, comparison(*op, left, right)], false),
-                    )
-                } else {
-                    let (operand, output) = (left.term, right.term);
-                    let asks = Asks::Quantified { op: *op, all: *all, operand, output };
-                    Term::Subquery(Arc::new(made(asks, sources(), condition)))
-                };
-                Ok(Typed::new(term, Of::Bool))
+                let sides = plain.align(*op, sides, (operand, output), token)?;
+                let term = self.quantified_of((*op, *all, *or_null), sides, sources, condition);
+                self.fold(Typed::new(term, Of::Bool), token)
+            }
+            Asked::Count => {
+                if query.limited || sources.is_empty() {
+                    let reason = "what it counts is no table's rows";
+                    return Err(RuleError::unsupported(token, reason, ""));
+                }
+                let mut arms = vec![condition];
+                for output in &query.outputs {
+                    arms.push(not(Term::IsNull(Box::new(plain.nullable(output)?))));
+                }
+                let subquery = made(Asks::Count, sources, junction(arms, false));
+                Ok(Typed::new(Term::Subquery(Arc::new(subquery)), Of::Int8))
             }
             Asked::Value => {
                 let output = plain.node(output()?)?;
+                if sources.is_empty() {
+                    let term = only(condition, output.term.clone(), Term::NULL);
+                    return self.fold(Typed { term, ..output }, token);
+                }
                 let asks = Asks::Value { output: output.term.clone() };
-                let subquery = made(asks, sources(), condition);
+                let subquery = made(asks, sources, condition);
                 if !inside.is_single(&subquery) {
                     let reason = "it may have several rows, for which PostgreSQL raises an error";
                     let hint = "compare the whole primary key in it, or write EXISTS or IN";
@@ -128,13 +129,50 @@ impl Binder<'_> {
         }
     }
 
+    /// `left op ANY (…)`, or ALL, where the right side is of the rows.
+    fn quantified_of(
+        &self,
+        (op, all, or_null): (Comparison, bool, bool),
+        (left, right): (Typed, Typed),
+        sources: Vec<Source>,
+        condition: Term,
+    ) -> Term {
+        if self.is_positive && !all {
+            let arms = vec![condition, comparison(op, left, right)];
+            return self.exists(sources, junction(arms, false));
+        }
+        if sources.is_empty() {
+            let otherwise = if or_null { Term::NULL } else { Term::boolean(all) };
+            return only(condition, comparison(op, left, right), otherwise);
+        }
+        let some = or_null.then(|| exists(sources.clone(), condition.clone()));
+        let asks = Asks::Quantified { op, all, operand: left.term, output: right.term };
+        let compared = Term::Subquery(Arc::new(made(asks, sources, condition)));
+        match some {
+            Some(some) => only(some, compared, Term::NULL),
+            None => compared,
+        }
+    }
+
+    /// Whether there is a row of all sources for which this is true.
+    fn exists(&self, sources: Vec<Source>, condition: Term) -> Term {
+        match (sources.is_empty(), self.is_positive) {
+            (false, _) => exists(sources, condition),
+            (true, true) => condition,
+            (true, false) => Term::Is { operand: Box::new(condition), known: Known::True },
+        }
+    }
+
     /// Checks that what is selected, though nobody looks at it, may be selected.
-    fn may_select(&self, node: &Node) -> Result<(), RuleError> {
+    pub(in crate::rule::bind) fn may_select(&self, node: &Node) -> Result<(), RuleError> {
         let mut outcome = match node {
             Node::Subquery { .. } | Node::User { .. } | Node::Inlined(_) => {
                 Err(RuleError::unsupported(node, "EXISTS asks for rows, not for values", ""))
             }
-            Node::Column { qualifier, name } => {
+            Node::Star { .. } => Err(RuleError::unsupported(node, "its columns are not known", "")),
+            Node::Column { qualifier, name }
+                if self.names.called(qualifier.as_deref(), name)?.is_none() =>
+            {
                 let found = self.names.find(qualifier.as_deref(), name)?;
                 found.table.check(found.position)
             }
@@ -150,14 +188,48 @@ impl Binder<'_> {
 
     /// Whether there is one row at most: all of a unique key is looked for.
     fn is_single(&self, subquery: &Subquery) -> bool {
-        subquery.sources.iter().zip(&self.names.tables).all(|(source, named)| {
-            let key = &named.relation.primary_key;
+        let table = |source: &Source| self.policy.and_then(|it| it.tables.by_id(source.table));
+        subquery.sources.iter().all(|source| {
+            let Some(table) = table(source) else { return false };
+            let key = &table.relation().primary_key;
             let looked_for = |position: &usize| {
                 let place = source.columns.iter().position(|column| column == position);
                 source.lookups.iter().any(|lookup| Some(lookup.column) == place)
             };
             !key.is_empty() && key.iter().all(looked_for)
         })
+    }
+
+    /// Where one side is how many rows a query has, and the other says no more than whether there is
+    /// one: that, which can be found by values.
+    pub(in crate::rule::bind) fn of_some(
+        op: Comparison,
+        left: &Typed,
+        right: &Typed,
+    ) -> Option<Term> {
+        let counted = |term: &Term| match term {
+            Term::Subquery(subquery) if subquery.asks == Asks::Count => Some(Arc::clone(subquery)),
+            _ => None,
+        };
+        let number = |term: &Term| match term {
+            Term::Constant(Some(Value::Int(number))) => Some(*number),
+            _ => None,
+        };
+        let (subquery, op, number) = match (counted(&left.term), counted(&right.term)) {
+            (Some(subquery), None) => (subquery, op, number(&right.term)?),
+            (None, Some(subquery)) => (subquery, op.turned(), number(&left.term)?),
+            _ => return None,
+        };
+        let some = || exists(subquery.sources.to_vec(), subquery.condition.clone());
+        match (op, number) {
+            (Comparison::Greater | Comparison::NotEqual, 0) | (Comparison::GreaterOrEqual, 1) => {
+                Some(some())
+            }
+            (Comparison::LessOrEqual | Comparison::Equal, 0) | (Comparison::Less, 1) => {
+                Some(not(some()))
+            }
+            _ => None,
+        }
     }
 
     /// Where one side is the value of a query, and it does not matter whether the comparison is false
@@ -194,58 +266,15 @@ impl Binder<'_> {
     }
 }
 
-impl<'a> InPolicy<'a> {
-    /// Finds a table and gives its cells a place in the stack; how many they are.
-    fn open(self, from: &'a From, base: usize) -> Result<(Opened<'a>, usize), RuleError> {
-        let other = |reason| RuleError::unsupported(&*from.table, reason, "");
-        let Some(schema) = &from.schema else {
-            return Err(other("which schema it is in is not certain"));
-        };
-        let table = self.tables.named(schema, &from.table);
-        let table = table.ok_or_else(|| other("it is not known here, or no plain table"))?;
-        match table.unheld() {
-            None => {}
-            Some(Unheld::Unpublished) => {
-                let reason = "its changes are not in the publication";
-                let hint = "ALTER PUBLICATION … ADD TABLE …, with this table";
-                return Err(RuleError::unsupported(&*from.table, reason, hint));
-            }
-            Some(Unheld::Filtered) => {
-                return Err(other("the publication has only some of its rows or changes"));
-            }
-            Some(Unheld::Partitioned) => return Err(other("it is partitioned, or inherited from")),
-        }
-        let granted = table.granted(self.role).ok_or_else(|| {
-            RuleError::raises(&*from.table, format!("{} may not select from it", self.role))
-        })?;
-        let relation = table.relation();
-        let (source, width) = self.layout.open(relation);
-        let named = Named {
-            alias: &from.alias,
-            relation,
-            unpublished: table.unpublished(),
-            granted: Some(granted),
-            base,
-            source: Some(source),
-        };
-        Ok((Opened { named, table }, width))
-    }
-}
-
-impl Opened<'_> {
-    fn source(&self, policy: InPolicy<'_>) -> Source {
-        let Named { relation, base, source, .. } = self.named;
-        let columns = source.map(|source| policy.layout.columns(source, relation));
-        let columns = columns.unwrap_or_default();
-        let (table, version, lookups) = (relation.id, relation.version, Box::default());
-        Source { table, version, columns, base, lookups }
-    }
-}
-
 /// Whether there is a row for which this is true, too.
 fn narrowed(subquery: &Subquery, more: Term) -> Term {
     let condition = junction(vec![subquery.condition.clone(), more], false);
     exists(subquery.sources.to_vec(), condition)
+}
+
+/// A value where a condition is true, and another one where it is not.
+fn only(condition: Term, value: Term, otherwise: Term) -> Term {
+    Term::Case { arms: Box::new([[condition, value]]), otherwise: Box::new(otherwise) }
 }
 
 fn exists(sources: Vec<Source>, condition: Term) -> Term {

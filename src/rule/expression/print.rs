@@ -11,6 +11,7 @@ use crate::rule::expression::Pattern;
 use crate::rule::expression::QUALIFIED;
 use crate::rule::expression::query::Asked;
 use crate::rule::expression::query::From;
+use crate::rule::expression::query::Origin;
 use crate::rule::expression::query::Query;
 
 impl Display for Comparison {
@@ -73,10 +74,13 @@ impl Display for Pattern {
 impl Display for Query {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "SELECT {}", Joined(&self.outputs, ", "))?;
-        for (index, From { table, alias, .. }) in self.from.iter().enumerate() {
-            write!(out, "{} {table}", if index == 0 { " FROM" } else { "," })?;
-            if shown(alias) != &**table {
-                write!(out, " {}", shown(alias))?;
+        for (index, From { what, alias }) in self.from.iter().enumerate() {
+            out.write_str(if index == 0 { " FROM " } else { ", " })?;
+            let alias = shown(alias);
+            match what {
+                Origin::Table { table, .. } if alias == &**table => out.write_str(alias)?,
+                Origin::Table { table, .. } => write!(out, "{table} {alias}")?,
+                Origin::Call { call, .. } => write!(out, "{call} {alias}")?,
             }
         }
         write!(out, " WHERE {}", self.condition)
@@ -149,12 +153,14 @@ impl Display for Node {
             Node::Inlined(call) => write!(out, "{}({})", call.name, Joined(&call.arguments, ", ")),
             Node::Parameter(number) => write!(out, "${number}"),
             Node::Exactly { operand, .. } => write!(out, "{operand}"),
+            Node::Star { .. } => out.write_str("*"),
             Node::Subquery { asks, query } => match asks {
                 Asked::Exists => write!(out, "EXISTS ({query})"),
-                Asked::Quantified { op, all, operand } => {
+                Asked::Quantified { op, all, operand, .. } => {
                     write!(out, "{operand} {op} {} ({query})", if *all { "ALL" } else { "ANY" })
                 }
-                Asked::Value => write!(out, "({query})"),
+                Asked::Value | Asked::Count => write!(out, "({query})"),
+                Asked::Array { .. } => write!(out, "ARRAY({query})"),
             },
         }
     }

@@ -161,7 +161,10 @@ fn rarer(tree: &Expr, depth: usize) -> Result<Node, RuleError> {
             Node::Collate { operand: boxed(expr, COLLATE, depth)?, collation }
         }
         Expr::Array(array) if array.named => Node::Array(elements(&array.elem, depth)?),
-        Expr::Function(call) => function(call, depth)?,
+        Expr::Function(call) => match stored::array(call) {
+            Some(subquery) => query::array(subquery, depth)?,
+            None => function(call, depth)?,
+        },
         Expr::Case { operand, conditions, else_result, .. } => {
             let optional = |tree: &Option<Box<Expr>>| {
                 tree.as_ref().map(|tree| boxed(tree, 0, depth)).transpose()

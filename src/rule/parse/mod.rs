@@ -275,8 +275,12 @@ fn check_words(tokens: &[Token], author: Author) -> Result<(), RuleError> {
                 let used = keywords::is_used(&folded)
                     || (author == Author::Database && keywords::is_asked(&folded));
                 if plain && !zone && keywords::is_reserved(&folded) && !used {
-                    let reason = "it is a word of SQL";
-                    let hint = "a column of that name needs quotes";
+                    let (reason, hint) = match author {
+                        Author::Client => {
+                            ("it is a word of SQL", "a column of that name needs quotes")
+                        }
+                        Author::Database => ("what it does in SQL is not decided here", ""),
+                    };
                     return Err(RuleError::unsupported(&folded, reason, hint));
                 }
                 last = Some(word);

@@ -7,6 +7,7 @@ use sqlparser::ast::FunctionArgExpr;
 use sqlparser::ast::FunctionArguments;
 use sqlparser::ast::Ident;
 use sqlparser::ast::ObjectName;
+use sqlparser::ast::Query;
 use sqlparser::ast::Value;
 
 use crate::rule::error::RuleError;
@@ -31,19 +32,61 @@ pub(super) fn function(call: &Call, depth: usize) -> Result<Option<Node>, RuleEr
         }
         (Some("current_setting"), _) => setting(call).map(Some),
         (Some(name), _) if is_own(name) => Ok(None),
-        (_, parts) => {
-            let parts: Option<Vec<&Ident>> = parts.iter().map(|part| part.as_ident()).collect();
-            let (schema, name) = match parts.as_deref() {
-                Some([name]) => (None, column(name)?),
-                Some([schema, name]) => (Some(column(schema)?), column(name)?),
-                _ => return Ok(None),
-            };
-            let arguments = plain_arguments(call)?;
-            let arguments = arguments.into_iter().map(|tree| operand(tree, 0, depth));
-            let arguments = arguments.collect::<Result<_, _>>()?;
-            Ok(Some(Node::User { schema, name, arguments }))
-        }
+        _ if called(&call.name)?.is_none() => Ok(None),
+        _ => of_database(&call.name, &plain_arguments(call)?, depth).map(Some),
     }
+}
+
+/// `array(SELECT …)`.
+pub(super) fn array(call: &Call) -> Option<&Query> {
+    let name = one_name(&call.name).filter(|name| name.quote_style.is_none())?;
+    let FunctionArguments::Subquery(query) = &call.args else { return None };
+    // Whatever else the call has would be printed, too.
+    let is_array = name.value.eq_ignore_ascii_case("array");
+    (is_array && call.to_string() == format!("{name}({query})")).then_some(query)
+}
+
+/// The arguments of a function of this name, which is called with nothing else.
+pub(super) fn called_with<'a>(call: &'a Call, name: &str) -> Option<Vec<&'a Expr>> {
+    let called = one_name(&call.name).filter(|name| name.quote_style.is_none())?;
+    let is_it = called.value.eq_ignore_ascii_case(name);
+    is_it.then(|| plain_arguments(call).ok()).flatten()
+}
+
+/// `count(*)`.
+pub(super) fn counts_rows(call: &Call) -> bool {
+    call.to_string().eq_ignore_ascii_case("count(*)")
+}
+
+/// A function in whose place a table could stand: the call, and how its arguments are written.
+pub(super) fn call(
+    name: &ObjectName,
+    arguments: &[FunctionArg],
+    depth: usize,
+) -> Result<(Node, String), RuleError> {
+    let other = || RuleError::unsupported(name, "write the function with arguments only", "");
+    let trees = plain(arguments).ok_or_else(other)?;
+    let call = of_database(name, &trees, depth)?;
+    Ok((call, format!("({})", written(&trees))))
+}
+
+/// The schema of a function, where one is written, and its name.
+type Named = (Option<Box<str>>, Box<str>);
+
+fn called(name: &ObjectName) -> Result<Option<Named>, RuleError> {
+    let parts: Option<Vec<&Ident>> = name.0.iter().map(|part| part.as_ident()).collect();
+    Ok(match parts.as_deref() {
+        Some([name]) => Some((None, column(name)?)),
+        Some([schema, name]) => Some((Some(column(schema)?), column(name)?)),
+        _ => None,
+    })
+}
+
+fn of_database(name: &ObjectName, arguments: &[&Expr], depth: usize) -> Result<Node, RuleError> {
+    let unknown = || RuleError::unsupported(name, "the function is not known here", "");
+    let (schema, name) = called(name)?.ok_or_else(unknown)?;
+    let arguments = arguments.iter().map(|tree| operand(tree, 0, depth));
+    Ok(Node::User { schema, name, arguments: arguments.collect::<Result<_, _>>()? })
 }
 
 /// The functions that rules have themselves.
@@ -58,18 +101,25 @@ fn is_own(name: &str) -> bool {
 fn plain_arguments(call: &Call) -> Result<Vec<&Expr>, RuleError> {
     let other = || RuleError::unsupported(call, "write the function with arguments only", "");
     let FunctionArguments::List(list) = &call.args else { return Err(other()) };
-    let arguments = list.args.iter().map(|argument| match argument {
-        FunctionArg::Unnamed(FunctionArgExpr::Expr(tree)) => Some(tree),
-        _ => None,
-    });
-    let arguments: Vec<&Expr> = arguments.collect::<Option<_>>().ok_or_else(other)?;
+    let arguments = plain(&list.args).ok_or_else(other)?;
     // Whatever else the call has would be printed, too.
-    let written: Vec<String> = arguments.iter().map(ToString::to_string).collect();
-    if call.to_string() == format!("{}({})", call.name, written.join(", ")) {
+    if call.to_string() == format!("{}({})", call.name, written(&arguments)) {
         Ok(arguments)
     } else {
         Err(other())
     }
+}
+
+fn plain(arguments: &[FunctionArg]) -> Option<Vec<&Expr>> {
+    let plain = arguments.iter().map(|argument| match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(tree)) => Some(tree),
+        _ => None,
+    });
+    plain.collect()
+}
+
+fn written(arguments: &[&Expr]) -> String {
+    arguments.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn setting(call: &Call) -> Result<Node, RuleError> {

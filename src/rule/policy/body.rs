@@ -1,8 +1,8 @@
 //! The body of a function of the database: a text in SQL or in PL/pgSQL in, the expression that it
 //! returns out.
 //!
-//! Of PL/pgSQL two forms are read: one `RETURN`, and one `SELECT … INTO` a variable that is then
-//! returned. Both are written as one expression in SQL, and read like any other.
+//! Of PL/pgSQL these forms are read: one `RETURN`, one `SELECT … INTO` a variable that is then
+//! returned, and one `RETURN QUERY`. All are written as one expression in SQL, and read like any other.
 
 use crate::rule::error::RuleError;
 use crate::rule::expression::Node;
@@ -18,7 +18,7 @@ pub(super) fn sql(body: &str) -> Result<Node, RuleError> {
 }
 
 /// Reads a body in PL/pgSQL.
-pub(super) fn plpgsql(body: &str) -> Result<Node, RuleError> {
+pub(super) fn plpgsql(body: &str, returns_rows: bool) -> Result<Node, RuleError> {
     let body = without_comments(body)?;
     let mut statements = statements(&body).into_iter().peekable();
     let mut variables: Vec<(String, String)> = Vec::new();
@@ -49,11 +49,17 @@ pub(super) fn plpgsql(body: &str) -> Result<Node, RuleError> {
     if variables.iter().any(used) {
         return Err(refused("a name in it could be a variable's or a column's"));
     }
-    parse_body(&format!("SELECT ({returned})"))
+    match (after_word(&returned, "query"), returns_rows) {
+        (Some(query), true) if selected.is_none() && after_word(query, "select").is_some() => {
+            parse_body(query)
+        }
+        (None, false) => parse_body(&format!("SELECT ({returned})")),
+        _ => Err(refused("of PL/pgSQL that returns rows, only RETURN QUERY SELECT is looked into")),
+    }
 }
 
 fn branching() -> RuleError {
-    refused("of PL/pgSQL, only a RETURN, and a SELECT INTO before it, are looked into")
+    refused("of PL/pgSQL, one RETURN or RETURN QUERY, and a SELECT INTO before it, are looked into")
 }
 
 /// `name type`.
@@ -221,7 +227,7 @@ mod tests {
     use super::*;
 
     fn shown(body: &str) -> String {
-        plpgsql(body).map_or_else(|error| error.to_string(), |node| node.to_string())
+        plpgsql(body, false).map_or_else(|error| error.to_string(), |node| node.to_string())
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod tree;
 mod constant;
 mod read;
 mod body;
+mod inline;
 pub mod library;
 pub mod tables;
 

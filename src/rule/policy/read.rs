@@ -8,6 +8,7 @@ mod cast;
 mod list;
 mod query;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::rule::error::RuleError;
@@ -37,7 +38,7 @@ pub(super) fn policy(
     columns: &BTreeMap<i16, Box<str>>,
     library: &Library,
 ) -> Result<Expression, RuleError> {
-    let row = Range { name: ROW.into(), columns };
+    let row = Range { name: ROW.into(), columns: Cow::Borrowed(columns) };
     let level = Level { outer: None, depth: 0, ranges: vec![Some(row)] };
     let reader = Reader { level: &level, library, parameter: None };
     Expression::checked(reader.any(tree::parse(tree)?, 0)?.node)
@@ -63,11 +64,11 @@ struct Level<'a> {
     ranges: Vec<Option<Range<'a>>>,
 }
 
-/// A table.
+/// A table, or the rows of a function.
 struct Range<'a> {
     /// How its columns are qualified: in a way in which no other table's are.
     name: Box<str>,
-    columns: &'a BTreeMap<i16, Box<str>>,
+    columns: Cow<'a, BTreeMap<i16, Box<str>>>,
 }
 
 impl<'a> Level<'a> {
@@ -267,12 +268,13 @@ impl Reader<'_> {
     fn function(&self, mut fields: Fields<'_>, depth: usize) -> Result<Typed, RuleError> {
         let (id, of) = (fields.number::<u32>("funcid")?, fields.number("funcresulttype")?);
         let format = fields.number::<u32>("funcformat")?;
+        let is_set = fields.boolean("funcretset")?;
         let arguments = fields.take("args")?.list()?;
         fields.end(&["funccollid", "inputcollid"])?;
         if id >= FIRST_CUSTOM {
             let function = self.library.function(id);
             let function = function.ok_or_else(|| refused("a function", "it is not known here"))?;
-            if function.result != of {
+            if function.result != of || function.rows.is_some() != is_set {
                 return Err(refused(&function.name, "its result is of another type"));
             }
             let (schema, name) = (Some(function.schema.clone()), function.name.clone());
@@ -283,6 +285,9 @@ impl Reader<'_> {
         let builtin =
             builtin.ok_or_else(|| refused("a function of the server", "it is on no list"))?;
         let other = || refused(&builtin.name, "the function is not decided here");
+        if is_set {
+            return Err(other());
+        }
         if let (1 | 2, [from]) = (format, &*builtin.arguments) {
             // Written as a cast, or not written at all.
             if !list::is_cast(*from, of) {

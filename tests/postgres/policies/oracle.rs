@@ -22,6 +22,7 @@ use walcast::route::plan::Refusal;
 use walcast::route::policy::Policies;
 use walcast::route::subscription::Events;
 use walcast::route::subscription::Request;
+use walcast::rule::Cover;
 use walcast::rule::Others;
 use walcast::rule::Rule;
 use walcast::rule::Session;
@@ -225,6 +226,16 @@ impl Oracle {
         let rule = visible(&guards, &table.relation, &session, &*catalog).ok()?;
         check_wanted(&catalog, &self.wanted, &rule);
         (!rule.sources().is_empty()).then_some(rule)
+    }
+
+    /// The columns by whose values subscriptions with these claims are found.
+    pub(crate) fn found_by(&self, claims: &Value, role: &str) -> Vec<String> {
+        let (claims, _) = self.claims(claims, role);
+        let Cover::Values(columns) = self.rule(&claims).unwrap().cover(&self.others) else {
+            return Vec::new();
+        };
+        let names = columns.iter().map(|column| subject::COLUMNS[column.column].to_owned());
+        names.collect()
     }
 
     /// Why the policies are not decided for a role; absent where they are.

@@ -104,9 +104,57 @@ pub(crate) const TABLE_FUNCTIONS: &str = "
     CREATE FUNCTION several() RETURNS uuid LANGUAGE sql STABLE AS 'SELECT org FROM member';
     CREATE FUNCTION orgs() RETURNS SETOF uuid LANGUAGE sql STABLE SECURITY DEFINER AS
       'SELECT org FROM member WHERE person = auth.uid()';
+    CREATE FUNCTION orgs_of(uuid, min_level int) RETURNS SETOF uuid LANGUAGE sql STABLE STRICT
+      SET search_path = '' AS $$
+      SELECT m.org FROM public.member m WHERE m.person = $1 AND m.level >= min_level
+    $$;
+    CREATE FUNCTION members_of(of uuid) RETURNS TABLE (person uuid, its_role text) LANGUAGE sql STABLE
+      SECURITY DEFINER SET search_path = public AS $$
+      SELECT m.person, m.role FROM member m WHERE m.org = of
+    $$;
+    CREATE FUNCTION my_members() RETURNS SETOF member LANGUAGE sql STABLE SECURITY DEFINER AS $$
+      SELECT * FROM member WHERE person = auth.uid()
+    $$;
+    CREATE FUNCTION my_members_again() RETURNS SETOF member LANGUAGE sql STABLE AS $$
+      SELECT m.* FROM member m JOIN org o ON o.id = m.org WHERE m.person = auth.uid()
+    $$;
+    CREATE FUNCTION shared_orgs() RETURNS TABLE (org_id uuid) LANGUAGE sql STABLE AS $$
+      SELECT DISTINCT m.org FROM member m WHERE m.org IN (SELECT orgs())
+    $$;
+    CREATE FUNCTION orgs_again() RETURNS SETOF uuid LANGUAGE sql STABLE AS 'SELECT orgs()';
+    CREATE FUNCTION orgs_by_row() RETURNS SETOF uuid LANGUAGE sql STABLE SECURITY DEFINER AS
+      'SELECT it.org FROM my_members() it WHERE it.role IS NOT NULL';
+    CREATE FUNCTION claimed_org() RETURNS SETOF uuid LANGUAGE sql STABLE AS
+      $$ SELECT (auth.jwt() -> 'app_metadata' ->> 'org')::uuid $$;
+    CREATE FUNCTION labels() RETURNS SETOF varchar LANGUAGE sql STABLE AS 'SELECT label FROM member';
+    CREATE FUNCTION org_array() RETURNS uuid[] LANGUAGE sql STABLE SECURITY DEFINER AS $$
+      SELECT array_agg(m.org) FROM member m WHERE m.person = auth.uid()
+    $$;
+    CREATE FUNCTION org_array_of(it uuid) RETURNS uuid[] LANGUAGE sql STABLE AS
+      'SELECT ARRAY(SELECT org FROM member WHERE person = it)';
+    CREATE FUNCTION role_array() RETURNS text[] LANGUAGE sql STABLE SECURITY DEFINER AS
+      $$ SELECT COALESCE(array_agg(role), '{}') FROM member $$;
+    CREATE FUNCTION strict_array(uuid) RETURNS uuid[] LANGUAGE sql STABLE STRICT AS
+      'SELECT ARRAY(SELECT org FROM member WHERE person = $1)';
+    CREATE FUNCTION first_orgs() RETURNS SETOF uuid LANGUAGE sql STABLE AS
+      'SELECT org FROM member ORDER BY org LIMIT 1';
+    CREATE FUNCTION queried() RETURNS SETOF uuid LANGUAGE plpgsql STABLE AS
+      'BEGIN RETURN QUERY SELECT org FROM member; END';
+    CREATE FUNCTION queried_wrong() RETURNS SETOF text LANGUAGE plpgsql STABLE AS
+      'BEGIN RETURN QUERY SELECT label FROM member; END';
+    CREATE FUNCTION queried_unclear() RETURNS TABLE (org uuid) LANGUAGE plpgsql STABLE AS
+      'BEGIN RETURN QUERY SELECT org FROM member; END';
+    CREATE FUNCTION queried_twice() RETURNS SETOF uuid LANGUAGE plpgsql STABLE AS
+      'BEGIN RETURN QUERY SELECT org FROM member; RETURN QUERY SELECT id FROM org; END';
+    CREATE FUNCTION plain_of(it text) RETURNS text LANGUAGE sql STABLE AS 'SELECT it';
+    CREATE FUNCTION hidden_orgs() RETURNS SETOF uuid LANGUAGE sql STABLE AS 'SELECT id FROM closed';
+    CREATE FUNCTION secret_orgs() RETURNS SETOF uuid LANGUAGE sql STABLE AS 'SELECT org FROM member';
+    REVOKE EXECUTE ON FUNCTION secret_orgs FROM PUBLIC;
     CREATE FUNCTION endless(it uuid) RETURNS boolean LANGUAGE sql STABLE AS
       'SELECT EXISTS (SELECT 1 FROM subject s WHERE s.tenant = it)';
     CREATE FUNCTION counted() RETURNS bigint LANGUAGE sql STABLE AS 'SELECT count(*) FROM member';
+    CREATE FUNCTION counted_apart() RETURNS bigint LANGUAGE sql STABLE AS
+      'SELECT count(DISTINCT org) FROM member';
     CREATE FUNCTION defaulted(it uuid DEFAULT NULL) RETURNS boolean LANGUAGE sql STABLE AS
       'SELECT it IS NULL';
     CREATE FUNCTION elsewhere() RETURNS boolean LANGUAGE sql STABLE SET search_path = '' AS

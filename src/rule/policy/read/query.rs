@@ -3,11 +3,16 @@
 //! A query is taken that joins tables, has a condition and selects expressions. Every other field of
 //! it must say nothing (`Fields::end`).
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use crate::rule::error::RuleError;
+use crate::rule::expression::Function;
 use crate::rule::expression::Node;
 use crate::rule::expression::QUALIFIED;
 use crate::rule::expression::query::Asked;
 use crate::rule::expression::query::From;
+use crate::rule::expression::query::Origin;
 use crate::rule::expression::query::Query;
 use crate::rule::policy::read::DEPTH_MAX;
 use crate::rule::policy::read::Level;
@@ -21,6 +26,11 @@ use crate::rule::policy::tree::Tree;
 
 /// `int8(integer)`, in which a limit stands.
 const INT8_OF_INT4: u32 = 481;
+/// `array_agg(anynonarray)`.
+const ARRAY_AGG: u32 = 2335;
+/// `count(any)` and `count(*)`.
+const COUNT: u32 = 2147;
+const COUNT_ROWS: u32 = 2803;
 
 fn other(reason: &str) -> RuleError {
     refused("a subquery", reason)
@@ -31,12 +41,17 @@ struct Selected {
     query: Query,
     /// What it selects, with its type, where that is one expression.
     output: Option<Typed>,
+    /// What is asked of all of it, where that is an aggregate.
+    asks: Option<Asked>,
+    /// What stands in the place of an aggregate that is NULL.
+    otherwise: Option<Node>,
 }
 
 /// What a query says of itself beside what it asks for.
 const NO_MATTER: &[&str] = &[
     "canSetTag",
     "hasSubLinks",
+    "hasTargetSRFs",
     "limitOption",
     "querySource",
     "rteperminfos",
@@ -54,26 +69,48 @@ impl<'a> Reader<'a> {
         }
         match (kind, test) {
             ("0", Tree::Nothing) => {
-                let Selected { query, .. } = self.query(query, None, depth)?;
+                let Selected { query, asks, .. } = self.query(query, None, depth)?;
+                if asks.is_some() {
+                    return Err(other("an aggregate always has a row"));
+                }
                 let (asks, query) = (Asked::Exists, Box::new(query));
                 Ok(Typed { node: Node::Subquery { asks, query }, of: 16 })
             }
             ("4", Tree::Nothing) => self.value(query, depth),
+            ("6", Tree::Nothing) => self.gathered(query, depth),
             ("1", Tree::Node(test)) => self.tested_query(query, test, true, depth),
             ("2", Tree::Node(test)) => self.tested_query(query, test, false, depth),
-            _ => Err(other("only EXISTS, IN, ANY, ALL and a single value are decided here")),
+            _ => Err(other("only EXISTS, IN, ANY, ALL, ARRAY and a single value are decided here")),
         }
     }
 
     /// `(SELECT …)`: from nothing, the expression itself.
     fn value(&self, query: Fields<'_>, depth: usize) -> Result<Typed, RuleError> {
-        let Selected { query, output } = self.query(query, None, depth)?;
+        let Selected { query, output, asks, otherwise } = self.query(query, None, depth)?;
         let output = output.ok_or_else(|| other("it selects several values"))?;
-        if query.from.is_empty() {
+        if query.from.is_empty() && !output.node.is_call() && asks.is_none() {
             return Ok(output);
         }
-        let (of, asks) = (output.of, Asked::Value);
-        Ok(Typed { node: Node::Subquery { asks, query: Box::new(query) }, of })
+        let (of, asks) = (output.of, asks.unwrap_or(Asked::Value));
+        let node = Node::Subquery { asks, query: Box::new(query) };
+        let Some(otherwise) = otherwise else { return Ok(Typed { node, of }) };
+        let (function, arguments) = (Function::Coalesce, vec![node, otherwise]);
+        Ok(Typed { node: Node::Call { function, arguments }, of })
+    }
+
+    /// `ARRAY(SELECT …)`.
+    fn gathered(&self, query: Fields<'_>, depth: usize) -> Result<Typed, RuleError> {
+        let Selected { query, output, asks, .. } = self.query(query, None, depth)?;
+        let output = output.filter(|_| asks.is_none());
+        let output = output.ok_or_else(|| other("it selects something else than one value"))?;
+        let asks = Asked::Array { or_null: false };
+        let node = Node::Subquery { asks, query: Box::new(query) };
+        Ok(Typed { node, of: self.array_of(output.of) })
+    }
+
+    /// The type of an array of these; 0 where it has no name here.
+    fn array_of(&self, element: u32) -> u32 {
+        self.library.array_of(element).unwrap_or_default()
     }
 
     /// `operand op ANY (SELECT …)`, or ALL.
@@ -91,17 +128,18 @@ impl<'a> Reader<'a> {
         let (left, right) = test.two("args")?;
         test.end(&["opfuncid", "opresulttype", "opcollid", "inputcollid"])?;
         let left = self.any(left, depth)?;
-        let Selected { query, output } = self.query(query, Some(right), depth)?;
-        let output = output.ok_or_else(|| other("it selects several values"))?;
+        let Selected { query, output, asks, .. } = self.query(query, Some(right), depth)?;
+        let output = output.filter(|_| asks.is_none());
+        let output = output.ok_or_else(|| other("it selects something else than one value"))?;
         let (meaning, operand, output) = self.resolved(id, (left, output))?;
         let Meaning::Compare(op) = meaning else {
             return Err(refused("ANY and ALL", "only comparisons go with them"));
         };
-        if query.from.is_empty() {
+        if query.from.is_empty() && !output.is_call() {
             return Ok(Typed { node: Node::compare(op, operand, output), of: 16 });
         }
         let query = Query { outputs: vec![output], ..query };
-        let asks = Asked::Quantified { op, all, operand: Box::new(operand) };
+        let asks = Asked::Quantified { op, all, operand: Box::new(operand), or_null: false };
         Ok(Typed { node: Node::Subquery { asks, query: Box::new(query) }, of: 16 })
     }
 
@@ -128,29 +166,29 @@ impl<'a> Reader<'a> {
             Level { outer: Some(self.level), depth: self.level.depth + 1, ranges: Vec::new() };
         let mut tables = Vec::new();
         for range in ranges {
-            let (range, table) = self.range(range.node()?, &level)?;
+            let (range, table) = self.range(range.node()?, &level, depth)?;
             level.ranges.push(range);
             tables.push(table);
         }
+        let aggregates = query.boolean("hasAggs")?;
         let inside = Reader { level: &level, parameter: None, ..*self };
         let (from, targets) = (query.take("jointree")?.node()?, query.take("targetList")?.list()?);
         let limited = is_one(query.take("limitCount")?)?;
         if query.word("commandType")? != "1" {
             return Err(other("it is no SELECT"));
         }
-        if limited {
-            query.end(NO_MATTER)?;
-        } else {
-            let no_matter = [NO_MATTER, &["distinctClause"]].concat();
-            query.end(&no_matter)?;
+        let distinct = !query.take("distinctClause")?.list()?.is_empty();
+        if limited && distinct {
+            return Err(other("of rows that are told apart it takes one"));
         }
+        query.end(NO_MATTER)?;
         let (from, conditions) = inside.joined(from, &mut tables, depth)?;
+        if aggregates {
+            return inside.aggregated((from, conditions), (limited, distinct), targets, depth);
+        }
         let mut outputs = Vec::new();
         for target in targets {
-            let mut target = target.node()?;
-            let expression = target.take("expr")?;
-            target.end(&["resno", "resname", "ressortgroupref", "resorigtbl", "resorigcol"])?;
-            outputs.push(inside.any(expression, depth)?);
+            outputs.push(inside.any(selected(target)?, depth)?);
         }
         let output = match (outputs.as_slice(), test) {
             ([output], None) => Some(output.clone()),
@@ -160,22 +198,79 @@ impl<'a> Reader<'a> {
             _ => None,
         };
         let outputs = outputs.into_iter().map(|typed| typed.node).collect();
-        let query = Query { from, condition: Node::All(conditions), outputs, limited };
-        Ok(Selected { query, output })
+        let query = Query { from, condition: Node::All(conditions), outputs, limited, distinct };
+        Ok(Selected { query, output, asks: None, otherwise: None })
     }
 
-    /// An entry of the range table: a table, or a join, which is nothing of its own.
+    /// A query that selects an aggregate; perhaps with what stands for NULL.
+    fn aggregated(
+        &self,
+        (from, conditions): (Vec<From>, Vec<Node>),
+        (limited, distinct): (bool, bool),
+        mut targets: Vec<Tree<'_>>,
+        depth: usize,
+    ) -> Result<Selected, RuleError> {
+        let target = targets.pop().filter(|_| targets.is_empty());
+        let target = target.ok_or_else(|| other("it selects several aggregates"))?;
+        let mut call = selected(target)?.node()?;
+        let mut otherwise = None;
+        if matches!(call.name, "COALESCEEXPR" | "COALESCE") {
+            let (aggregate, constant) = call.two("args")?;
+            let constant = constant.node()?;
+            if constant.name != "CONST" {
+                return Err(other("beside an aggregate, only constants are decided here"));
+            }
+            otherwise = Some(self.constant(constant)?.node);
+            call = aggregate.node()?;
+        }
+        let (outputs, of, asks) = self.aggregate(call, depth)?;
+        let outputs = outputs.into_iter().map(|typed| typed.node).collect();
+        let query = Query { from, condition: Node::All(conditions), outputs, limited, distinct };
+        // What it is made of stands in the query.
+        let output = Some(Typed { node: Node::Null, of });
+        Ok(Selected { query, output, asks: Some(asks), otherwise })
+    }
+
+    /// `array_agg(…)`, `count(*)` or `count(…)`: what is selected, its type, and what is asked of it.
+    fn aggregate(
+        &self,
+        mut call: Fields<'_>,
+        depth: usize,
+    ) -> Result<(Vec<Typed>, u32, Asked), RuleError> {
+        let refused = || other("of aggregates, only array_agg and count are decided here");
+        if call.name != "AGGREF" {
+            return Err(refused());
+        }
+        let (id, kind) = (call.number::<u32>("aggfnoid")?, call.word("aggkind")?);
+        let (of, arguments) = (call.number("aggtype")?, call.take("args")?.list()?);
+        call.end(&["aggstar", "aggcollid", "inputcollid", "aggtranstype", "aggargtypes"])?;
+        let mut outputs = Vec::new();
+        for argument in arguments {
+            outputs.push(self.any(selected(argument)?, depth)?);
+        }
+        match (kind, id, outputs.len()) {
+            ("n", ARRAY_AGG, 1) => Ok((outputs, of, Asked::Array { or_null: true })),
+            ("n", COUNT, 1) | ("n", COUNT_ROWS, 0) => Ok((outputs, of, Asked::Count)),
+            _ => Err(refused()),
+        }
+    }
+
+    /// An entry of the range table: a table, the rows of a function, or a join, which is nothing of
+    /// its own.
     fn range(
         &self,
         mut entry: Fields<'_>,
         level: &Level<'_>,
+        depth: usize,
     ) -> Result<(Option<Range<'a>>, Option<From>), RuleError> {
         match entry.word("rtekind")? {
             // RTE_RELATION
             "0" => {}
             // RTE_JOIN: what its columns are stands in the tables themselves.
             "2" => return Ok((None, None)),
-            _ => return Err(other("it reads something else than tables")),
+            // RTE_FUNCTION
+            "3" => return self.rows(entry, level, depth),
+            _ => return Err(other("it reads something else than tables and functions")),
         }
         let (id, kind) = (entry.number::<u32>("relid")?, entry.word("relkind")?);
         let (mut called, inherits) = (entry.take("eref")?.node()?, entry.boolean("inh")?);
@@ -190,12 +285,51 @@ impl<'a> Reader<'a> {
         let table = table.ok_or_else(|| other("it reads a table that is not known here"))?;
         let place = level.ranges.len();
         let name: Box<str> = format!("{alias}{QUALIFIED}{}.{place}", level.depth).into();
-        let from = From {
-            schema: Some(table.schema.clone()),
-            table: table.name.clone(),
-            alias: name.clone(),
-        };
-        Ok((Some(Range { name, columns: &table.columns }), Some(from)))
+        let (schema, named) = (Some(table.schema.clone()), table.name.clone());
+        let from = From { what: Origin::Table { schema, table: named }, alias: name.clone() };
+        Ok((Some(Range { name, columns: Cow::Borrowed(&table.columns) }), Some(from)))
+    }
+
+    /// A function in the place of a table.
+    fn rows(
+        &self,
+        mut entry: Fields<'_>,
+        level: &Level<'_>,
+        depth: usize,
+    ) -> Result<(Option<Range<'a>>, Option<From>), RuleError> {
+        let unreadable = || other("a function in it can't be read");
+        let mut called = entry.take("eref")?.node()?;
+        let alias = called.word("aliasname")?.replace('\\', "");
+        let names = called.take("colnames")?.list()?;
+        let mut functions = entry.take("functions")?.list()?;
+        entry.end(&["alias", "inFromCl"])?;
+        let function = functions.pop().filter(|_| functions.is_empty());
+        let mut function = function.ok_or_else(unreadable)?.node()?;
+        let (call, count) = (function.take("funcexpr")?, function.number::<usize>("funccolcount")?);
+        function.end(&[])?;
+        let mut columns = BTreeMap::new();
+        for (number, name) in (1_i16..).zip(&names) {
+            let Tree::Word(name) = name else { return Err(unreadable()) };
+            let name = name.strip_prefix('"').and_then(|name| name.strip_suffix('"'));
+            let name = name.ok_or_else(unreadable)?.replace('\\', "");
+            // A column without a name was dropped from the table of the function's rows.
+            if !name.is_empty() {
+                columns.insert(number, Box::from(name));
+            }
+        }
+        if names.len() != count {
+            return Err(unreadable());
+        }
+        let inside = Reader { level, parameter: None, ..*self };
+        let call = inside.any(call, depth)?.node;
+        if !matches!(call, Node::User { .. }) {
+            return Err(other("of functions, it reads those of the database only"));
+        }
+        let name: Box<str> =
+            format!("{alias}{QUALIFIED}{}.{}", level.depth, level.ranges.len()).into();
+        let what = Origin::Call { call, columns: columns.values().cloned().collect() };
+        let from = From { what, alias: name.clone() };
+        Ok((Some(Range { name, columns: Cow::Owned(columns) }), Some(from)))
     }
 
     /// What is joined, and on what condition.
@@ -260,6 +394,14 @@ impl Joined<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// The expression of an entry of what is selected.
+fn selected(target: Tree<'_>) -> Result<Tree<'_>, RuleError> {
+    let mut target = target.node()?;
+    let expression = target.take("expr")?;
+    target.end(&["resno", "resname", "ressortgroupref", "resorigtbl", "resorigcol"])?;
+    Ok(expression)
 }
 
 /// Whether a limit is 1; where there is none, it is not.
