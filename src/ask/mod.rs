@@ -130,6 +130,9 @@ pub enum AskError {
     /// The table has another shape than the question is for, or was rewritten while it was read.
     #[error("the table was changed at the same time")]
     Changed,
+    /// The asking role may not act under the client's role (any more), or there is no such role.
+    #[error("the database lets nobody ask in the name of this role")]
+    Forbidden,
     /// Postgres refused, or can't be reached. The reason is the operator's.
     #[error("the database did not answer")]
     Failed,
@@ -144,6 +147,7 @@ impl AskError {
             AskError::Busy => "busy",
             AskError::Late { .. } => "timeout",
             AskError::Changed => "changed",
+            AskError::Forbidden => "forbidden",
             AskError::Failed => "failed",
         }
     }

@@ -174,7 +174,7 @@ impl Shard {
     }
 
     /// Ends a subscription that can't go on, and says so.
-    fn refuse(&mut self, key: SessionKey, id: &Rc<str>, refusal: &Refusal) {
+    pub(crate) fn refuse(&mut self, key: SessionKey, id: &Rc<str>, refusal: &Refusal) {
         self.end_subscription(key, id);
         self.shared.metrics.refused(refusal.code());
         self.notify(key, &Notice::Refused { id, refusal });

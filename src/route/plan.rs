@@ -153,6 +153,7 @@ impl Refusal {
             Refusal::Snapshot(AskError::Late { .. }) => "snapshot_timeout",
             Refusal::SnapshotOvertaken => "snapshot_overtaken",
             Refusal::Snapshot(AskError::Changed | AskError::Failed) => "snapshot_failed",
+            Refusal::Snapshot(AskError::Forbidden) => "role_forbidden",
             Refusal::PolicyUnread { .. } => "policy_unsupported",
             Refusal::Unauthenticated => "unauthenticated",
             Refusal::TooMany { .. } => "too_many_subscriptions",
@@ -200,6 +201,9 @@ impl Refusal {
             }
             Refusal::Snapshot(AskError::Changed | AskError::Failed) => {
                 "come back later; the daemon's log says why"
+            }
+            Refusal::Snapshot(AskError::Forbidden) => {
+                "grant the role to the role of `database.ask_url`"
             }
             Refusal::PolicyUnread { .. } => {
                 "`walcast check --online` and the daemon's log say why; a policy in a [[table]] \

@@ -40,6 +40,7 @@ mod proxies;
 mod random;
 mod reload;
 mod replicas;
+mod revoked;
 mod server;
 mod setup;
 mod shutdown;

@@ -16,6 +16,7 @@ use tokio_postgres::Client;
 use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::SimpleQueryRow;
 use tokio_postgres::error::DbError;
+use tokio_postgres::error::SqlState;
 
 use crate::ask::AskError;
 use crate::ask::query::Connection;
@@ -278,6 +279,24 @@ impl Office {
         Ok(Judged { ruling: Ruling { visibility, insert_lsn, words }, errors })
     }
 
+    /// Whether an error came from what was asked, and not from asking in the role's name.
+    async fn may_act(
+        &self,
+        client: &Client,
+        role: &str,
+        first: &tokio_postgres::Error,
+    ) -> Result<bool, QueryError> {
+        let refused = [SqlState::INSUFFICIENT_PRIVILEGE, SqlState::INVALID_PARAMETER_VALUE];
+        if !first.code().is_some_and(|code| refused.contains(code)) {
+            return Ok(true);
+        }
+        match client.batch_execute(&script::act(role)).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.as_db_error().is_some() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// After an error: halves are asked, and halves of those, until each image that raises one is
     /// alone. An error that is not about a value is every image's.
     async fn one_by_one(
@@ -286,6 +305,9 @@ impl Office {
         (inquiry, case): (&Inquiry, &Case),
         first: &tokio_postgres::Error,
     ) -> Result<Result<Box<[Word]>, AskError>, QueryError> {
+        if !self.may_act(client, &case.name.role, first).await? {
+            return Ok(Err(AskError::Forbidden));
+        }
         let count = case.count(inquiry);
         let all: Vec<usize> = match &case.images {
             Some(images) => images.to_vec(),

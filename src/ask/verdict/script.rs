@@ -55,6 +55,11 @@ pub(super) fn begin(inquiry: &Inquiry) -> Option<String> {
     ))
 }
 
+/// Takes on a role and nothing else.
+pub(super) fn act(role: &str) -> String {
+    format!("ROLLBACK TO SAVEPOINT name;SET LOCAL ROLE {}", quoted_name(role))
+}
+
 /// Asks about some images of a case; absent: all that it is about.
 pub(super) fn ask(
     inquiry: &Inquiry,

@@ -23,6 +23,7 @@ use crate::route::asked::batch::Batch;
 use crate::route::asked::batch::Part;
 use crate::route::asked::deliver::Answered;
 use crate::route::asked::round::Round;
+use crate::route::plan::Refusal;
 use crate::route::shard::Shard;
 
 /// How often a reader asks again at once, before it waits for the next second.
@@ -182,6 +183,10 @@ impl Shard {
         let (tries, place) = (reader.tries, reader.place);
         match error {
             AskError::Late { .. } => self.resync(member.0, &member.1, Gap::Undecided),
+            AskError::Forbidden => {
+                let refusal = Refusal::Snapshot(AskError::Forbidden);
+                self.refuse(member.0, &member.1, &refusal);
+            }
             _ if tries >= TRIES_MAX => {
                 let gap = match error {
                     AskError::Changed => Gap::SchemaChanged,
