@@ -120,7 +120,7 @@ async fn random_policies_are_decided_as_postgres_does() {
         }
         oracle.sql.batch_execute(drop).await.unwrap();
     }
-    println!("{tables} tables with random policies: {tally:?}");
+    println!("{}", tally.end(&format!("{tables} tables with random policies"), verdicts_min()));
     assert!(tally.shown * 8 > tally.verdicts, "{tally:?}");
     assert!(tally.refused * 5 < tally.verdicts, "{tally:?}");
 }

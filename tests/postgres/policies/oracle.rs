@@ -1,5 +1,6 @@
 //! The same question to both: which rows of `subject` do these claims see?
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::collections::HashMap;
 
@@ -12,6 +13,7 @@ use walcast::auth::Claims;
 use walcast::auth::Verifier;
 use walcast::catalog::Catalog;
 use walcast::catalog::TableName;
+use walcast::catalog::replicas::Tier;
 use walcast::catalog::snapshot::Snapshot;
 use walcast::change::id::RelationId;
 use walcast::change::tuple::Cell;
@@ -25,6 +27,7 @@ use walcast::route::subscription::Request;
 use walcast::rule::Cover;
 use walcast::rule::Others;
 use walcast::rule::Rule;
+use walcast::rule::RuleError;
 use walcast::rule::Session;
 use walcast::rule::Settings;
 use walcast::rule::Source;
@@ -74,6 +77,18 @@ pub(crate) struct Tally {
     pub(crate) withheld: usize,
     /// Queries for which PostgreSQL raised an error.
     pub(crate) raised: usize,
+    /// Those of `withheld`, by what is said of them: to the operator beforehand, by the role, or,
+    /// where it depends on the claims, to who has them.
+    pub(crate) classes: BTreeMap<String, usize>,
+}
+
+impl Tally {
+    /// There are enough verdicts, and what was withheld was said to be, every one of it. To be printed.
+    pub(crate) fn end(&self, what: &str, least: usize) -> String {
+        assert!(self.verdicts >= least, "{self:?}");
+        assert_eq!(self.classes.values().sum::<usize>(), self.withheld, "{self:?}");
+        format!("{what}: {self:#?}")
+    }
 }
 
 /// The client roles. The first is an ordinary one, the second a member of `staff`.
@@ -249,6 +264,24 @@ impl Oracle {
         rule.err().map(|(_, error)| error.to_string())
     }
 
+    /// What is said of a refusal: whether `walcast check` and `SHOW TABLES` said beforehand that the
+    /// role is asked about or refused, or that these claims are; and why.
+    fn said(&self, claims: &Claims, refusal: &Refusal) -> Option<String> {
+        let catalog = self.catalog.current();
+        let table = catalog.table("public", "subject")?;
+        let asked = |error: &RuleError| if error.can_be_asked() { "asked" } else { "refused" };
+        if let Tier::Elsewhere { why, .. } = catalog.tier(table, claims.role()) {
+            return Some(format!("role {}: {}", asked(&why), class(&why)));
+        }
+        let guards = Guarded::guards(&**table, claims.role())?;
+        let session = Session::new(claims.json(), claims.role(), self.policies.settings());
+        let (_, error) = visible(&guards, &table.relation, &session, &*catalog).err()?;
+        // What these claims alone do, they are told: by the code of their refusal, or by asking.
+        let is_wrong = matches!(error, RuleError::Type { .. } | RuleError::Value { .. });
+        let how = if is_wrong { refusal.code() } else { asked(&error) };
+        Some(format!("claims {how}: {}", class(&error)))
+    }
+
     /// Compares both for these claims. `what` is for the message of a failure.
     pub(crate) async fn compare(
         &mut self,
@@ -292,6 +325,12 @@ impl Oracle {
             Err(refusal) => {
                 tally.refused += self.rows.len();
                 tally.withheld += expected.len();
+                if !expected.is_empty() {
+                    let class = self.said(&verified, &refusal).unwrap_or_else(|| {
+                        panic!("{refusal}, without a word of why\n{what}\n{role} {claims}")
+                    });
+                    *tally.classes.entry(class).or_default() += expected.len();
+                }
                 Some(refusal)
             }
         }
@@ -309,6 +348,13 @@ fn check_wanted(catalog: &Snapshot, wanted: &[Wanted], rule: &Rule) {
             assert!(of_it.columns.contains(name(at)), "{source:?} {of_it:?}");
         }
     }
+}
+
+/// A reason without the names and values in it.
+fn class(error: &RuleError) -> String {
+    let text = error.to_string();
+    let quoted = text.split(['"', '`', '\'']).step_by(2).collect::<Vec<_>>().join("…");
+    quoted.chars().filter(|letter| !letter.is_ascii_digit()).take(120).collect()
 }
 
 fn texts(messages: &[SimpleQueryMessage]) -> Vec<Vec<Option<String>>> {
