@@ -16,6 +16,7 @@ use crate::clients::UNANSWERED_AFTER;
 use crate::due::Due;
 use crate::due::due;
 use crate::due::frame_of;
+use crate::guard;
 use crate::held;
 use crate::held::Comparison;
 use crate::held::Held;
@@ -25,6 +26,7 @@ use crate::log::Seen;
 use crate::plan::Fault;
 use crate::plan::Plan;
 use crate::plan::Watch;
+use crate::shift::Shifts;
 use crate::throttled::Throttled;
 use crate::truth;
 use crate::truth::Change;
@@ -41,6 +43,10 @@ const AFTERMATH: Duration = Duration::from_secs(5);
 pub(crate) struct Findings {
     pub(crate) violations: Vec<String>,
     pub(crate) deliveries: u64,
+    /// Those of tables with policies, by table and role.
+    pub(crate) guarded: BTreeMap<String, u64>,
+    /// How often memberships let a subscription see other rows.
+    pub(crate) shifts: u64,
     pub(crate) resumes: u64,
     /// By transport.
     pub(crate) connections: BTreeMap<String, u64>,
@@ -92,6 +98,8 @@ struct Follower<'a> {
     wants: bool,
     /// Whether what it does not see was announced by a `resync`.
     missed: bool,
+    /// Where memberships let it see other rows; empty where Postgres is asked.
+    shifts: Shifts,
     /// What it holds, where it began with a snapshot.
     held: Option<Held>,
     /// Where it is throttled.
@@ -122,9 +130,10 @@ impl<'a> Checker<'a> {
             .watches
             .iter()
             .map(|watch| (watch, due(watch, self.truth)))
-            .map(|(watch, due)| Follower {
+            .map(|(watch, (due, shifts))| Follower {
                 watch,
                 throttled: watch.throttle_ms.map(|_| Throttled::new(self.truth, &due)),
+                shifts: Shifts::new(if guard::is_asked(watch.table) { Vec::new() } else { shifts }),
                 due,
                 next: None,
                 least: 0,
@@ -173,7 +182,12 @@ impl<'a> Checker<'a> {
                 Seen::Lost(why) => self.lost(number, entry.at, why),
             }
         }
+        let end = log.last().map_or(beginning, |entry| entry.at);
         for follower in &mut followers {
+            self.findings.shifts += follower.shifts.count_all();
+            if let Some(transaction) = follower.shifts.left(self.truth, end) {
+                self.untold(follower, transaction);
+            }
             self.end(follower);
         }
     }
@@ -195,11 +209,16 @@ impl<'a> Checker<'a> {
     fn frame(&mut self, follower: &mut Follower<'a>, at: Instant, frame: &Value) {
         let kind = frame["type"].as_str().unwrap();
         follower.ended |= kind == "row" && frame["new"]["chain"] == *follower.watch.end();
+        if let Some(identity) = follower.watch.identity.filter(|_| kind == "row") {
+            let of = format!("{} to {}", follower.watch.table, identity.role);
+            *self.findings.guarded.entry(of).or_default() += 1;
+        }
         match kind {
             "subscribed" if follower.wants => {
                 // It has nothing yet, so nothing is known but when it began.
                 (follower.next, follower.since, follower.proven_at) = (None, at, at);
                 (follower.least, follower.missed) = (0, false);
+                follower.shifts.tell(self.truth, at);
             }
             "row" if follower.throttled.is_some() => self.throttled_row(follower, at, frame),
             "row" => {
@@ -207,11 +226,13 @@ impl<'a> Checker<'a> {
                 if is_known {
                     self.row(follower, at, frame);
                 } else {
-                    self.early(follower, frame);
+                    self.early(follower, at, frame);
                 }
+                let asked_at = follower.held.as_ref().map_or(at, |held| held.asked_at);
                 let wrong = follower.held.as_mut().and_then(|held| held.take(frame));
                 if let Some(wrong) = wrong
                     && !self.was_unpublished(follower)
+                    && !follower.shifts.was_between(self.truth, asked_at, at)
                 {
                     self.violation(follower, &format!("{wrong}: {frame}"));
                 }
@@ -233,6 +254,7 @@ impl<'a> Checker<'a> {
                 *self.findings.resyncs.entry(reason).or_default() += 1;
                 follower.least = follower.next.unwrap_or(follower.least);
                 follower.missed = true;
+                follower.shifts.tell(self.truth, at);
                 (follower.next, follower.since, follower.proven_at) = (None, at, at);
                 if frame.get("cursor").is_none() {
                     follower.begin_snapshot(at);
@@ -269,23 +291,24 @@ impl<'a> Checker<'a> {
     fn row(&mut self, follower: &mut Follower<'a>, at: Instant, frame: &Value) {
         self.findings.deliveries += 1;
         let found = match follower.next {
-            Some(next) if self.is(follower, next, frame) => Some(next),
-            Some(next) => {
-                let found = self.find(follower, 0, frame);
+            Some(next) => self.next_of(follower, next, at, frame).or_else(|| {
+                let found = self.find(follower, 0, at, frame);
                 let what = self.tell_what(follower, next, found, frame);
                 self.violation(follower, &what);
                 found
-            }
+            }),
             None => {
-                let found = self.find(follower, follower.least, frame);
+                let found = self.find(follower, follower.least, at, frame);
                 match found {
                     None => {
                         let what = self.tell_what(follower, follower.least, None, frame);
                         self.violation(follower, &what);
                     }
-                    Some(found) => self.skip(follower, found),
+                    Some(found) => self.skip(follower, found, at),
                 }
-                if let (Some(found), Some(held)) = (found, &follower.held) {
+                if let (Some(found), Some(held)) = (found, &follower.held)
+                    && !follower.shifts.was_between(self.truth, held.asked_at, at)
+                {
                     let before = Some(follower.due[found]);
                     self.comparisons.push(held.compare(follower.watch, before));
                 }
@@ -294,8 +317,13 @@ impl<'a> Checker<'a> {
         };
         let Some(found) = found else { return };
         let Due { transaction, change, .. } = follower.due[found];
-        follower.next = Some(found + 1);
+        let is_other = |due: &Due| (due.transaction, due.change) != (transaction, change);
+        let next = follower.due[found..].iter().position(is_other);
+        follower.next = Some(next.map_or(follower.due.len(), |next| found + next));
         follower.proven = transaction;
+        if !follower.shifts.pass(transaction, at) {
+            self.untold(follower, transaction);
+        }
         follower.proven_at = self.truth.transactions[transaction].sent_at.unwrap_or(at);
         let cursor = frame["cursor"].as_str().unwrap().to_owned();
         let place = (transaction, change);
@@ -311,7 +339,7 @@ impl<'a> Checker<'a> {
         self.findings.deliveries += 1;
         let Some(mut throttled) = follower.throttled.take() else { return };
         let mut places = throttled.places(frame["commit_ts"].as_str().unwrap()).iter().copied();
-        match places.find(|place| self.is(follower, *place, frame)) {
+        match places.find(|place| self.is(follower, *place, at, frame)) {
             None => {
                 let what = format!("not to be seen: {frame}");
                 self.violation(follower, &what);
@@ -347,7 +375,7 @@ impl<'a> Checker<'a> {
     }
 
     /// A row of a snapshot, or a change that comes with it because it did not see it.
-    fn early(&mut self, follower: &mut Follower<'a>, frame: &Value) {
+    fn early(&mut self, follower: &mut Follower<'a>, at: Instant, frame: &Value) {
         self.findings.deliveries += 1;
         if frame.get("cursor").is_some() {
             self.violation(follower, &format!("a cursor before `synced`: {frame}"));
@@ -357,7 +385,7 @@ impl<'a> Checker<'a> {
             return;
         }
         let least = follower.held.as_ref().map_or(0, |held| held.least);
-        let found = self.find(follower, least, frame);
+        let found = self.find(follower, least, at, frame);
         match (found, &mut follower.held) {
             (Some(found), Some(held)) => held.least = found + 1,
             _ => {
@@ -369,7 +397,7 @@ impl<'a> Checker<'a> {
 
     /// A run begins at `found`: what lies before it may be missing where that was said, or where it
     /// was committed before there was an answer.
-    fn skip(&mut self, follower: &mut Follower<'a>, found: usize) {
+    fn skip(&mut self, follower: &mut Follower<'a>, found: usize, at: Instant) {
         // What came with a snapshot is compared as a whole.
         if follower.held.is_some() {
             return;
@@ -378,9 +406,14 @@ impl<'a> Checker<'a> {
         if follower.missed {
             self.findings.skipped += u64::try_from(skipped.len()).unwrap();
         }
+        let Due { transaction, change, .. } = follower.due[found];
         let late = skipped.iter().find(|due| {
+            if (due.transaction, due.change) == (transaction, change) {
+                return false;
+            }
             let sent_at = self.truth.transactions[due.transaction].sent_at;
-            sent_at.is_some_and(|sent_at| sent_at > follower.since)
+            let is_late = sent_at.is_some_and(|sent_at| sent_at > follower.since);
+            is_late && !self.may_be_hidden(follower.watch, **due, at)
         });
         if let Some(late) = late {
             let shown = self.show(follower, *late);
@@ -413,7 +446,7 @@ impl<'a> Checker<'a> {
     }
 
     /// Whether a reason for a `resync` can be true.
-    fn is_lawful(&self, reason: &str, follower: &Follower<'_>, at: Instant) -> bool {
+    fn is_lawful(&self, reason: &str, follower: &mut Follower<'_>, at: Instant) -> bool {
         let dropped = self.done.iter().filter(|done| done.fault == Fault::SlotDropped);
         let mut dropped = dropped.filter(|done| done.began_at <= at);
         match reason {
@@ -430,6 +463,20 @@ impl<'a> Checker<'a> {
                 // Text takes less memory than what the ring holds of it.
                 aged >= Duration::from_secs(seconds) || passed > window.bytes.min(ring.bytes) / 8
             }
+            "scope_entered" | "scope_left" | "scope_changed" => {
+                follower.shifts.count(self.truth, at)
+            }
+            "state_unknown" => {
+                let started = |fault| {
+                    matches!(
+                        fault,
+                        Fault::WalcastKilled | Fault::WalcastDrained | Fault::SlotDropped
+                    )
+                };
+                let member = guard::member(follower.watch.table, follower.watch.identity);
+                member.is_some() && self.near(at, started)
+            }
+            "undecided" => guard::is_asked(follower.watch.table),
             "schema_changed" | "restarted" => {
                 let concerned = |transaction: &Transaction| {
                     transaction.shapes.iter().any(|table| &**table == follower.watch.table)
@@ -455,13 +502,68 @@ impl<'a> Checker<'a> {
         done.any(|done| done.began_at <= at && at <= done.ended_at + after)
     }
 
-    /// Whether a frame is what was due at a place.
-    fn is(&self, follower: &Follower<'_>, place: usize, frame: &Value) -> bool {
-        follower.due.get(place).is_some_and(|due| self.matches(follower.watch, *due, frame))
+    /// Whether a frame is what was due at a place, by a policy that may count when it came.
+    fn is(&self, follower: &Follower<'_>, place: usize, at: Instant, frame: &Value) -> bool {
+        let Follower { watch, due, .. } = follower;
+        let due = due.get(place);
+        due.is_some_and(|due| {
+            self.matches(watch, *due, frame) && due.by & self.in_force(watch, *due, at) != 0
+        })
     }
 
-    fn find(&self, follower: &Follower<'_>, from: usize, frame: &Value) -> Option<usize> {
-        (from..follower.due.len()).find(|place| self.is(follower, *place, frame))
+    fn find(
+        &self,
+        follower: &Follower<'_>,
+        from: usize,
+        at: Instant,
+        frame: &Value,
+    ) -> Option<usize> {
+        (from..follower.due.len()).find(|place| self.is(follower, *place, at, frame))
+    }
+
+    /// Where a frame is due next; between are only changes that a later policy may have hidden.
+    fn next_of(
+        &self,
+        follower: &Follower<'_>,
+        next: usize,
+        at: Instant,
+        frame: &Value,
+    ) -> Option<usize> {
+        let mut place = next;
+        while let Some(due) = follower.due.get(place) {
+            // By different policies one change may be different things.
+            let same = |it: &&Due| (it.transaction, it.change) == (due.transaction, due.change);
+            let end = place + follower.due[place..].iter().take_while(same).count();
+            if let Some(found) = (place..end).find(|place| self.is(follower, *place, at, frame)) {
+                return Some(found);
+            }
+            if !self.may_be_hidden(follower.watch, *due, at) {
+                return None;
+            }
+            place = end;
+        }
+        None
+    }
+
+    /// The policies that a change may be judged by, for a frame that comes at a moment: a bit each.
+    fn in_force(&self, watch: &Watch, due: Due, at: Instant) -> u64 {
+        if guard::is_altered(watch.table, watch.identity) {
+            self.truth.policies_until(due.transaction, at)
+        } else {
+            1 << self.truth.policy_at(due.transaction)
+        }
+    }
+
+    /// Whether by one of these policies nothing of the change is seen.
+    fn may_be_hidden(&self, watch: &Watch, due: Due, at: Instant) -> bool {
+        self.in_force(watch, due, at) & !due.seen_by != 0
+    }
+
+    /// It sees other rows since a transaction, or one before it, and was not told.
+    fn untold(&mut self, follower: &mut Follower<'a>, transaction: usize) {
+        let lsn = self.truth.transactions[transaction].end_lsn;
+        let what = format!("not told of other memberships, at {lsn:x} or before");
+        self.violation(follower, &what);
     }
 
     fn matches(&self, watch: &Watch, due: Due, frame: &Value) -> bool {

@@ -8,10 +8,13 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::filter::Verdict;
+use crate::guard;
+use crate::guard::Teams;
 use crate::plan::Watch;
 use crate::truth;
 use crate::truth::Change;
 use crate::truth::Kind;
+use crate::truth::Policy;
 use crate::truth::Row;
 use crate::truth::Truth;
 use crate::truth::cell;
@@ -24,42 +27,106 @@ pub(crate) struct Due {
     pub(crate) op: &'static str,
     /// Whether the old row is in the frame.
     pub(crate) with_old: bool,
+    /// By which policies it is this, of those that held from the change on: a bit for each.
+    pub(crate) by: u64,
+    /// By which policies the change is seen at all.
+    pub(crate) seen_by: u64,
 }
 
-/// What a subscription has to see, in order.
-pub(crate) fn due(watch: &Watch, truth: &Truth) -> Vec<Due> {
-    let mut due = Vec::new();
+/// The memberships of one person have changed.
+#[derive(Clone, Debug)]
+pub(crate) struct Shift {
+    pub(crate) transaction: usize,
+    /// Whether the subscription sees other rows by it.
+    pub(crate) concerns: bool,
+}
+
+/// What a subscription has to see, in order, and where what it sees changed without a change of the
+/// rows.
+pub(crate) fn due(watch: &Watch, truth: &Truth) -> (Vec<Due>, Vec<Shift>) {
+    let (mut due, mut shifts) = (Vec::new(), Vec::new());
+    let member = guard::member(watch.table, watch.identity);
+    let is_altered = guard::is_altered(watch.table, watch.identity);
+    let mut before = Teams::default();
     for (transaction, it) in truth.transactions.iter().enumerate() {
+        let mut after = before.clone();
+        if member.is_some_and(|sub| after.take(sub, it)) {
+            let teams = before.differ(&after);
+            let concerns = watch.filter.region().is_none_or(|region| teams.contains(&region));
+            if !teams.is_empty() {
+                shifts.push(Shift { transaction, concerns });
+            }
+        }
         for (number, change) in it.changes.iter().enumerate() {
             if &*change.table != watch.table || !change.published {
                 continue;
             }
-            if let Some((op, with_old)) = seen(watch, change) {
-                due.push(Due { transaction, change: number, op, with_old });
+            // Who reads later may read by a later policy, never by an earlier one.
+            let first = truth.policy_at(transaction);
+            let last = if is_altered { truth.policies.len() - 1 } else { first };
+            let begin = due.len();
+            for number_of_policy in first..=last {
+                let judge = Judge {
+                    watch,
+                    teams: [&before, &after],
+                    policy: &truth.policies[number_of_policy],
+                };
+                let Some((op, with_old)) = judge.seen(change) else { continue };
+                let bit = 1 << number_of_policy;
+                let same = |it: &&mut Due| (it.op, it.with_old) == (op, with_old);
+                match due[begin..].iter_mut().find(same) {
+                    Some(known) => known.by |= bit,
+                    None => due.push(Due {
+                        transaction,
+                        change: number,
+                        op,
+                        with_old,
+                        by: bit,
+                        seen_by: 0,
+                    }),
+                }
             }
+            let seen_by = due[begin..].iter().fold(0, |all, it| all | it.by);
+            due[begin..].iter_mut().for_each(|it| it.seen_by = seen_by);
         }
+        before = after;
     }
-    due
+    (due, shifts)
 }
 
-/// As what a change is seen, and whether the row of before is shown with it.
-fn seen(watch: &Watch, change: &Change) -> Option<(&'static str, bool)> {
-    let decide = |row: &Row| watch.filter.decide(row);
-    let before = known_before(change).map(|row| decide(&row));
-    let new = change.new.as_ref().map(|new| filled(new, change.old.as_ref()));
-    let after = new.as_ref().map(decide);
-    match (change.kind, before, after) {
-        (Kind::Truncate, ..) => Some(("truncate", false)),
-        (Kind::Insert, _, Some(Verdict::Admits)) => Some(("insert", false)),
-        (Kind::Delete, Some(Verdict::Admits), _) => Some(("delete", true)),
-        (Kind::Update, Some(before), Some(after)) => match (before, after) {
-            (Verdict::Admits, Verdict::Admits) => Some(("update", change.old.is_some())),
-            (Verdict::Rejects, Verdict::Admits) => Some(("enter", false)),
-            (Verdict::Undecided, Verdict::Admits) => Some(("update", false)),
-            (Verdict::Admits, Verdict::Rejects) => Some(("leave", true)),
+/// How one change is judged.
+struct Judge<'a> {
+    watch: &'a Watch,
+    /// Before the change's transaction and after it.
+    teams: [&'a Teams; 2],
+    policy: &'a Policy,
+}
+
+impl Judge<'_> {
+    fn decide(&self, row: &Row, teams: &Teams) -> Verdict {
+        let Watch { table, identity, filter, .. } = self.watch;
+        filter.decide(row).and(guard::decide(table, *identity, row, teams, self.policy))
+    }
+
+    /// As what a change is seen, and whether the row of before is shown with it.
+    fn seen(&self, change: &Change) -> Option<(&'static str, bool)> {
+        let [teams_before, teams_after] = self.teams;
+        let before = known_before(change).map(|row| self.decide(&row, teams_before));
+        let new = change.new.as_ref().map(|new| filled(new, change.old.as_ref()));
+        let after = new.as_ref().map(|row| self.decide(row, teams_after));
+        match (change.kind, before, after) {
+            (Kind::Truncate, ..) => Some(("truncate", false)),
+            (Kind::Insert, _, Some(Verdict::Admits)) => Some(("insert", false)),
+            (Kind::Delete, Some(Verdict::Admits), _) => Some(("delete", true)),
+            (Kind::Update, Some(before), Some(after)) => match (before, after) {
+                (Verdict::Admits, Verdict::Admits) => Some(("update", change.old.is_some())),
+                (Verdict::Rejects, Verdict::Admits) => Some(("enter", false)),
+                (Verdict::Undecided, Verdict::Admits) => Some(("update", false)),
+                (Verdict::Admits, Verdict::Rejects) => Some(("leave", true)),
+                _ => None,
+            },
             _ => None,
-        },
-        _ => None,
+        }
     }
 }
 

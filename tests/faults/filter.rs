@@ -30,6 +30,17 @@ pub(crate) enum Verdict {
     Undecided,
 }
 
+impl Verdict {
+    /// What both say together.
+    pub(crate) fn and(self, other: Verdict) -> Verdict {
+        match (self, other) {
+            (Verdict::Rejects, _) | (_, Verdict::Rejects) => Verdict::Rejects,
+            (Verdict::Undecided, _) | (_, Verdict::Undecided) => Verdict::Undecided,
+            (Verdict::Admits, Verdict::Admits) => Verdict::Admits,
+        }
+    }
+}
+
 /// What a row must be for a filter to admit it.
 #[derive(Clone, Debug)]
 pub(crate) struct Wanted {
@@ -105,11 +116,16 @@ impl Filter {
                 Some(Cell::Null) => Verdict::Admits,
                 Some(_) => Verdict::Rejects,
             },
-            Filter::Both(one, other) => match (one.decide(row), other.decide(row)) {
-                (Verdict::Rejects, _) | (_, Verdict::Rejects) => Verdict::Rejects,
-                (Verdict::Undecided, _) | (_, Verdict::Undecided) => Verdict::Undecided,
-                (Verdict::Admits, Verdict::Admits) => Verdict::Admits,
-            },
+            Filter::Both(one, other) => one.decide(row).and(other.decide(row)),
+        }
+    }
+
+    /// The only region whose rows it admits, where there is one.
+    pub(crate) fn region(&self) -> Option<i64> {
+        match self {
+            Filter::RegionIs(region) => Some(*region),
+            Filter::Both(one, other) => one.region().or_else(|| other.region()),
+            _ => None,
         }
     }
 

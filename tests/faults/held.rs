@@ -15,15 +15,14 @@ use tokio::time::Instant;
 
 use crate::due::Due;
 use crate::filter::Verdict;
+use crate::guard;
+use crate::guard::PEOPLE;
+use crate::guard::Teams;
 use crate::plan::Watch;
+use crate::schema::COLUMNS;
 use crate::truth;
 use crate::truth::Row;
 use crate::truth::Truth;
-
-/// Columns that every table has at all times; others come and go, and what they hold in rows that
-/// nobody touched is told by no change.
-const COLUMNS: [&str; 8] =
-    ["id", "region", "status", "amount", "note", "writer", "number", "chain"];
 
 /// The rows of one client for one subscription.
 #[derive(Debug)]
@@ -98,27 +97,48 @@ pub(crate) fn compare_all(truth: &Truth, mut all: Vec<Comparison<'_>>) -> (Vec<S
     let mut all = all.into_iter().peekable();
     let mut tables: HashMap<Arc<str>, BTreeMap<String, Row>> = HashMap::new();
     let mut hidden: HashMap<Arc<str>, Option<Instant>> = HashMap::new();
+    let mut teams: HashMap<&'static str, Teams> =
+        PEOPLE.map(|it| (it.sub, Teams::default())).into();
     let (mut wrong, mut alike) = (Vec::new(), 0);
     let mut compare = |it: &Comparison<'_>,
                        tables: &HashMap<Arc<str>, BTreeMap<String, Row>>,
+                       teams: &HashMap<&'static str, Teams>,
                        hidden: &HashMap<Arc<str>, Option<Instant>>| {
         // What was written while the table was not published is in no stream.
         let unseen = hidden.get(it.watch.table).copied().flatten();
         if unseen.is_some_and(|at| at + std::time::Duration::from_secs(2) > it.asked_at) {
             return;
         }
-        match differs(it, tables.get(it.watch.table)) {
+        let none = Teams::default();
+        let member = it.watch.identity.map(|identity| identity.sub);
+        let teams = member.and_then(|sub| teams.get(sub)).unwrap_or(&none);
+        let sees = |row: &Row| {
+            let Watch { table, identity, filter, .. } = it.watch;
+            let policy = &truth.policies[0];
+            filter.decide(row).and(guard::decide(table, *identity, row, teams, policy))
+                == Verdict::Admits
+        };
+        match differs(it, tables.get(it.watch.table), &sees) {
             None => alike += 1,
             Some(what) => wrong.push(what),
         }
     };
     for (number, transaction) in truth.transactions.iter().enumerate() {
+        let begun = |it: &Comparison<'_>| {
+            it.before.is_some_and(|due| (due.transaction, due.change) <= (number, 0))
+        };
+        while let Some(it) = all.next_if(begun) {
+            compare(&it, &tables, &teams, &hidden);
+        }
+        for (sub, teams) in &mut teams {
+            teams.take(sub, transaction);
+        }
         for (place, change) in transaction.changes.iter().enumerate() {
             let is_here = |it: &Comparison<'_>| {
                 it.before.is_some_and(|due| (due.transaction, due.change) <= (number, place))
             };
             while let Some(it) = all.next_if(is_here) {
-                compare(&it, &tables, &hidden);
+                compare(&it, &tables, &teams, &hidden);
             }
             if !change.published {
                 hidden.insert(Arc::clone(&change.table), transaction.sent_at);
@@ -127,14 +147,18 @@ pub(crate) fn compare_all(truth: &Truth, mut all: Vec<Comparison<'_>>) -> (Vec<S
         }
     }
     for it in all {
-        compare(&it, &tables, &hidden);
+        compare(&it, &tables, &teams, &hidden);
     }
     (wrong, alike)
 }
 
-fn differs(it: &Comparison<'_>, table: Option<&BTreeMap<String, Row>>) -> Option<String> {
+fn differs(
+    it: &Comparison<'_>,
+    table: Option<&BTreeMap<String, Row>>,
+    sees: &dyn Fn(&Row) -> bool,
+) -> Option<String> {
     let visible = table.into_iter().flatten();
-    let visible = visible.filter(|(_, row)| it.watch.filter.decide(row) == Verdict::Admits);
+    let visible = visible.filter(|(_, row)| sees(row));
     let real: BTreeMap<&String, &Row> = visible.collect();
     let missing = real.keys().filter(|key| !it.rows.contains_key(**key)).count();
     let surplus = it.rows.keys().filter(|key| !real.contains_key(key)).count();
@@ -159,7 +183,8 @@ fn differs(it: &Comparison<'_>, table: Option<&BTreeMap<String, Row>>) -> Option
     ))
 }
 
-/// A row's content in a number.
+/// A row's content in a number: the columns that every table has at all times. Others come and go,
+/// and what they hold in rows that nobody touched is told by no change.
 fn print(watch: &Watch, row: &Map<String, Value>) -> u64 {
     let wanted = |name: &&str| watch.columns.as_ref().is_none_or(|it| it.contains(name));
     let cells = COLUMNS.iter().filter(|name| wanted(name)).map(|name| row.get(*name));

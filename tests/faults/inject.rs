@@ -1,6 +1,7 @@
 //! How each fault is done. What is done is noted with its time, so that the checker knows what can
 //! have followed from it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -17,6 +18,8 @@ use crate::plan::Fault;
 use crate::program::Program;
 use crate::proxy::Flow;
 use crate::proxy::Proxy;
+use crate::schema::STATUSES;
+use crate::schema::alter_policy;
 use crate::schema::note_shape;
 use crate::server::Server;
 use crate::server::kill;
@@ -45,6 +48,8 @@ pub(crate) struct Stage {
     pub(crate) program_turn: Turn<()>,
     /// Whoever changes a table.
     pub(crate) table_turn: Turn<()>,
+    /// A moment before each alteration of a policy was sent, by its number.
+    pub(crate) altered: Mutex<HashMap<i64, Instant>>,
 }
 
 impl Stage {
@@ -81,11 +86,36 @@ impl Stage {
             | Fault::TypeChanged
             | Fault::IdentityChanged
             | Fault::TableTruncated => self.to_a_table(fault, &mut dice).await,
+            Fault::PolicyAltered => {
+                let statuses: Vec<&str> =
+                    STATUSES.into_iter().filter(|_| dice.chance(50)).collect();
+                self.alter_policy(if statuses.is_empty() { &["done"] } else { &statuses }).await
+            }
+            Fault::MembersTruncated => {
+                let client = self.server.connect_soon().await;
+                let text = "SET lock_timeout = '5s'; TRUNCATE members";
+                client.batch_execute(text).await.is_ok()
+            }
         };
         if was_done {
             let done = Done { fault, began_at, ended_at: Instant::now() };
             self.done.lock().unwrap().push(done);
         }
+    }
+
+    /// Lets staff see other statuses from now on.
+    pub(crate) async fn alter_policy(&self, statuses: &[&str]) -> bool {
+        let _turn = self.table_turn.lock().await;
+        let client = self.server.connect_soon().await;
+        let number = {
+            let mut altered = self.altered.lock().unwrap();
+            let number = i64::try_from(altered.len()).unwrap() + 1;
+            altered.insert(number, Instant::now());
+            number
+        };
+        let alter = alter_policy(number, statuses);
+        let text = format!("SET lock_timeout = '5s'; BEGIN; {alter}; COMMIT");
+        client.batch_execute(&text).await.is_ok()
     }
 
     async fn to_walcast(&self, fault: Fault, dice: &mut Dice) -> bool {

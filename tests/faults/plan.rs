@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use crate::dice::Dice;
 use crate::filter::Filter;
+use crate::guard;
+use crate::guard::Identity;
+use crate::guard::PEOPLE;
+use crate::schema::GUARDED;
 use crate::schema::LEAVES;
 use crate::schema::TABLES;
 
@@ -38,6 +42,8 @@ pub(crate) struct Profile {
 /// One client: what it subscribes to on its one connection.
 #[derive(Clone, Debug)]
 pub(crate) struct ClientPlan {
+    /// Whom its token names; without one it is nobody.
+    pub(crate) identity: Option<Identity>,
     pub(crate) watches: Vec<Watch>,
 }
 
@@ -48,6 +54,8 @@ pub(crate) struct Watch {
     pub(crate) name: String,
     /// Its name on the wire, which other clients use, too.
     pub(crate) id: String,
+    /// The client's.
+    pub(crate) identity: Option<Identity>,
     pub(crate) table: &'static str,
     pub(crate) filter: Filter,
     /// Whether the filter is sent in PostgREST's form.
@@ -101,10 +109,13 @@ pub(crate) enum Fault {
     TypeChanged,
     IdentityChanged,
     TableTruncated,
+    PolicyAltered,
+    MembersTruncated,
 }
 
 /// Those that every run has, the shortest one too.
-const ALWAYS: [Fault; 6] = [
+const ALWAYS: [Fault; 7] = [
+    Fault::PolicyAltered,
     Fault::WalcastKilled,
     Fault::PostgresKilled,
     Fault::ClientsCut,
@@ -114,7 +125,9 @@ const ALWAYS: [Fault; 6] = [
 ];
 
 /// The others.
-const MORE: [Fault; 23] = [
+const MORE: [Fault; 25] = [
+    Fault::PolicyAltered,
+    Fault::MembersTruncated,
     Fault::WalcastPaused,
     Fault::PostgresStoppedFast,
     Fault::PostgresStoppedAtOnce,
@@ -167,7 +180,8 @@ impl Plan {
             rate: dice.between(60, 300),
             steady: false,
         };
-        let clients = clients(&mut dice, profile);
+        let mut clients = clients(&mut dice, profile);
+        members(&mut dice, &mut clients);
         let faults = faults(&mut dice, lasts);
         Plan { seed, lasts, profile, clients, faults }
     }
@@ -179,6 +193,7 @@ impl Plan {
         let watch = Watch {
             name: "c0-0".to_owned(),
             id: "w0".to_owned(),
+            identity: None,
             table: "orders",
             filter: Filter::All,
             postgrest: false,
@@ -186,7 +201,7 @@ impl Plan {
             snapshot: false,
             throttle_ms: None,
         };
-        let clients = vec![ClientPlan { watches: vec![watch] }];
+        let clients = vec![ClientPlan { identity: None, watches: vec![watch] }];
         Plan { seed, lasts, profile, clients, faults }
     }
 
@@ -224,6 +239,7 @@ fn clients(dice: &mut Dice, profile: Profile) -> Vec<ClientPlan> {
             watches.push(Watch {
                 name: format!("{name}-{place}"),
                 id: format!("w{place}"),
+                identity: None,
                 table,
                 filter,
                 postgrest: dice.chance(50),
@@ -232,9 +248,36 @@ fn clients(dice: &mut Dice, profile: Profile) -> Vec<ClientPlan> {
                 throttle_ms,
             });
         }
-        clients.push(ClientPlan { watches });
+        clients.push(ClientPlan { identity: None, watches });
     }
     clients
+}
+
+/// Clients of tables with policies: each person has one that sees all it may, and one with a
+/// subscription that comes by all transports.
+fn members(dice: &mut Dice, clients: &mut Vec<ClientPlan>) {
+    for (at, identity) in PEOPLE.iter().flat_map(|one| [*one, *one]).enumerate() {
+        let number = clients.len();
+        let tables: &[&str] = if at % 2 == 0 { &GUARDED } else { &[*dice.pick(&GUARDED)] };
+        let mut watches = Vec::new();
+        for (place, table) in tables.iter().enumerate() {
+            let filter = if dice.chance(50) { Filter::All } else { Filter::any(dice) };
+            let is_altered = guard::is_altered(table, Some(identity));
+            let is_whole = *table == "docs" && !is_altered;
+            watches.push(Watch {
+                name: format!("c{number}-{place}"),
+                id: format!("w{place}"),
+                identity: Some(identity),
+                table,
+                filter,
+                postgrest: dice.chance(50),
+                columns: dice.chance(25).then(|| vec!["id", "writer", "number", "chain"]),
+                snapshot: is_whole && dice.chance(60),
+                throttle_ms: None,
+            });
+        }
+        clients.push(ClientPlan { identity: Some(identity), watches });
+    }
 }
 
 /// Whether every row that leaves is told, so that what a client holds is what there is. The identity

@@ -19,9 +19,11 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio::time::timeout;
 
+use crate::guard::SECRET;
 use crate::plan::Profile;
 use crate::schema::LEAVES;
 use crate::schema::ROLE;
+use crate::schema::STAFF;
 use crate::schema::TABLES;
 use crate::server::pause;
 
@@ -54,6 +56,7 @@ impl Program {
         let port = walcast::cli::demo::postgres::free_port().unwrap();
         let text = configuration(port, postgres, profile);
         fs::write(folder.join("walcast.toml"), text).unwrap();
+        fs::write(folder.join("secret"), SECRET).unwrap();
         let guard = std::process::Command::new("/bin/sh")
             .current_dir("/")
             .args(["-c", GUARD, "walcast-guard"])
@@ -140,7 +143,8 @@ fn configuration(port: u16, postgres: u16, profile: Profile) -> String {
     let mut text = format!(
         "[database]\nurl = 'postgres://postgres@127.0.0.1:{postgres}/postgres?sslmode=disable'\n\
          [admin]\naddress = '127.0.0.1:0'\n[listen]\naddress = '127.0.0.1:{port}'\nshards = {}\n\
-         [auth]\nroles = ['{ROLE}']\nanonymous_role = '{ROLE}'\n",
+         [auth]\nroles = ['{ROLE}', '{STAFF}']\nanonymous_role = '{ROLE}'\n\
+         [[auth.keys]]\nalgorithm = 'HS256'\nsecret_file = 'secret'\n",
         profile.shards
     );
     let (window, ring) = profile.kept();

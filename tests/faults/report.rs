@@ -11,6 +11,7 @@ pub(crate) struct Report {
     seeds: u64,
     faults: BTreeMap<String, u64>,
     counts: BTreeMap<&'static str, u64>,
+    guarded: BTreeMap<String, u64>,
     connections: BTreeMap<String, u64>,
     lost: BTreeMap<String, u64>,
     resyncs: BTreeMap<String, u64>,
@@ -31,6 +32,7 @@ impl Report {
             ("deliveries", findings.deliveries),
             ("resumes", findings.resumes),
             ("changes skipped with a resync", findings.skipped),
+            ("shifts of memberships", findings.shifts),
             ("snapshot rows", findings.snapshot_rows),
             ("tables compared", findings.tables_compared),
         ] {
@@ -39,6 +41,7 @@ impl Report {
         for (fault, count) in &outcome.faults {
             one.faults.insert(format!("{fault:?}"), *count);
         }
+        one.guarded.clone_from(&findings.guarded);
         one.connections.clone_from(&findings.connections);
         one.lost.clone_from(&findings.lost);
         one.resyncs.clone_from(&findings.resyncs);
@@ -61,6 +64,7 @@ impl Report {
         }
         for (sum, more) in [
             (&mut self.faults, other.faults),
+            (&mut self.guarded, other.guarded),
             (&mut self.connections, other.connections),
             (&mut self.lost, other.lost),
             (&mut self.resyncs, other.resyncs),
@@ -83,6 +87,7 @@ impl fmt::Display for Report {
         }
         for (title, map) in [
             ("faults", &self.faults),
+            ("deliveries by policies", &self.guarded),
             ("connections", &self.connections),
             ("connections lost", &self.lost),
             ("resyncs", &self.resyncs),

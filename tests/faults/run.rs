@@ -23,6 +23,7 @@ use crate::clients::Client;
 use crate::clients::Contact;
 use crate::dice::Dice;
 use crate::filter::Wanted;
+use crate::guard;
 use crate::inject::Done;
 use crate::inject::Stage;
 use crate::log;
@@ -32,6 +33,7 @@ use crate::plan::Plan;
 use crate::program::Program;
 use crate::proxy::Proxy;
 use crate::schema;
+use crate::schema::STATUSES;
 use crate::server::Server;
 use crate::truth;
 use crate::writers::Writer;
@@ -77,6 +79,7 @@ pub(crate) async fn run(plan: &Plan) -> Outcome {
         server_turn: Turn::default(),
         program_turn: Turn::default(),
         table_turn: Turn::default(),
+        altered: Mutex::default(),
     });
     let (stop_writing, written, mut writers) = writers(plan, &server);
     let (stop_watching, mut clients) = clients(plan, &stage);
@@ -144,6 +147,9 @@ async fn heal(stage: &Stage) {
     stage.server.release_commits().await;
     stage.near.heal();
     stage.far.heal();
+    while !stage.alter_policy(&STATUSES).await {
+        sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Writes a last row for each subscription until everybody has seen one: a client that is told to
@@ -162,13 +168,21 @@ async fn end(plan: &Plan, stage: &Stage) -> bool {
     false
 }
 
-/// Writes one last row for each subscription, which it must see.
+/// Writes one last row for each subscription, which it must see, and lets it see it.
 async fn write_ends(plan: &Plan, server: &Server, round: i64) {
     let client = server.connect_soon().await;
     for (watch, number) in plan.watches().zip(1 + 100 * round..) {
         let mut row = Wanted { region: 0, status: "open", amount: 500 };
         watch.filter.satisfy(&mut row);
         let Wanted { region, status, amount } = row;
+        if let Some(sub) = guard::member(watch.table, watch.identity) {
+            // It is begun anew only where it did not see the region.
+            let join = format!(
+                "INSERT INTO members VALUES ({region}, '{sub}', true) ON CONFLICT (team, who) \
+                 DO UPDATE SET active = true WHERE NOT members.active"
+            );
+            client.batch_execute(&join).await.unwrap();
+        }
         let parity = match watch.table {
             "events_even" | "events_odd" => leaf_id(&client, watch.table, number).await,
             _ => -number,
@@ -207,7 +221,8 @@ async fn everybody_arrives(plan: &Plan, stage: &Stage) {
 async fn judge(plan: &Plan, stage: &Stage, written: &Written, logs: Vec<Vec<Entry>>) -> Outcome {
     let sql = stage.server.connect_soon().await;
     let sent = written.sent.lock().unwrap().clone();
-    let truth = truth::read(&sql, plan.profile.by_root, &sent).await;
+    let altered = stage.altered.lock().unwrap().clone();
+    let truth = truth::read(&sql, plan.profile.by_root, &sent, &altered).await;
     let done = stage.done.lock().unwrap().clone();
     let mut checker = Checker::new(plan, &truth, &done);
     for (number, log) in logs.iter().enumerate() {

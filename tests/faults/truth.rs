@@ -12,6 +12,9 @@ use serde_json::Value;
 use tokio::time::Instant;
 use tokio_postgres::Client;
 
+use crate::schema::COLUMNS;
+use crate::schema::FIRST_STATUSES;
+use crate::schema::GUARDED;
 use crate::schema::LEAVES;
 use crate::schema::TABLES;
 
@@ -68,8 +71,20 @@ pub(crate) struct Transaction {
 /// Everything, and what is wrong with it.
 pub(crate) struct Truth {
     pub(crate) transactions: Vec<Transaction>,
+    /// What staff may see of `docs`, and from when on; the first holds from the beginning.
+    pub(crate) policies: Vec<Policy>,
     /// Where the truth is not one history, which would be a mistake of this harness.
     pub(crate) flaws: Vec<String>,
+}
+
+/// The policy that is altered now and then.
+#[derive(Clone, Debug)]
+pub(crate) struct Policy {
+    /// The first transaction that commits under it.
+    pub(crate) from: usize,
+    /// A moment before its COMMIT was sent.
+    pub(crate) sent_at: Option<Instant>,
+    pub(crate) statuses: Vec<String>,
 }
 
 /// How a table is at a moment of the history.
@@ -86,11 +101,13 @@ pub(crate) async fn begin(sql: &Client) {
     sql.batch_execute(&text).await.unwrap();
 }
 
-/// Reads the slot. `sent` tells of a writer's transactions when each COMMIT was sent.
+/// Reads the slot. `sent` tells of a writer's transactions when each COMMIT was sent, `altered` the
+/// same of policies by their numbers.
 pub(crate) async fn read(
     sql: &Client,
     by_root: bool,
     sent: &HashMap<(i64, i64), Instant>,
+    altered: &HashMap<i64, Instant>,
 ) -> Truth {
     sql.batch_execute("SET timezone = 'UTC'; SET datestyle = 'ISO'").await.unwrap();
     let query = format!(
@@ -103,7 +120,11 @@ pub(crate) async fn read(
         let (lsn, data): (&str, &str) = (row.get(0), row.get(1));
         reader.take(lsn, data);
     }
-    let mut truth = Truth { transactions: reader.transactions, flaws: Vec::new() };
+    for (number, policy) in &mut reader.policies {
+        policy.sent_at = altered.get(number).copied();
+    }
+    let policies = reader.policies.into_iter().map(|(_, policy)| policy).collect();
+    let mut truth = Truth { transactions: reader.transactions, policies, flaws: Vec::new() };
     truth.name_writers(sent);
     truth.compare_with_tables(sql).await;
     truth
@@ -115,22 +136,26 @@ struct Reader {
     names: HashMap<String, Arc<str>>,
     open: Vec<Change>,
     transactions: Vec<Transaction>,
+    /// With their numbers.
+    policies: Vec<(i64, Policy)>,
 }
 
 impl Reader {
     fn new(by_root: bool) -> Reader {
+        let statuses = FIRST_STATUSES.map(str::to_owned).to_vec();
         let mut reader = Reader {
+            policies: vec![(0, Policy { from: 0, sent_at: None, statuses })],
             by_root,
             shapes: HashMap::new(),
             names: HashMap::new(),
             open: Vec::new(),
             transactions: Vec::new(),
         };
-        let columns = ["id", "region", "status", "amount", "note", "writer", "number", "chain"];
-        for table in TABLES.iter().chain(&LEAVES) {
-            let identity_full = !["jobs", "notes"].contains(table);
-            reader.shape(table, identity_full, &columns);
+        for table in TABLES.iter().chain(&LEAVES).chain(&GUARDED) {
+            let identity_full = !["jobs", "notes", "papers"].contains(table);
+            reader.shape(table, identity_full, &COLUMNS);
         }
+        reader.shape("members", false, &["team", "who", "active"]);
         reader.shape("ledger", false, &["writer", "transaction", "number", "chain"]);
         reader
     }
@@ -179,7 +204,14 @@ impl Reader {
                 shapes.push(table);
             }
         }
-        changes.retain(|change| &*change.table != "shape_log");
+        for change in changes.iter().filter(|change| &*change.table == "policy_log") {
+            let new = change.new.as_ref().unwrap();
+            let number = text(new, "number").unwrap().parse().unwrap();
+            let statuses = text(new, "statuses").unwrap().split(',').map(str::to_owned).collect();
+            let from = self.transactions.len();
+            self.policies.push((number, Policy { from, sent_at: None, statuses }));
+        }
+        changes.retain(|change| !["shape_log", "policy_log"].contains(&&*change.table));
         self.transactions.push(Transaction {
             committed_at: time(at.trim_end_matches(')')),
             end_lsn: lsn_number(lsn),
@@ -326,6 +358,26 @@ pub(crate) fn json(row: &Row, columns: impl Fn(&str) -> bool) -> Map<String, Val
 }
 
 impl Truth {
+    /// The policy under which a transaction commits.
+    pub(crate) fn policy_at(&self, transaction: usize) -> usize {
+        self.policies.partition_point(|policy| policy.from <= transaction) - 1
+    }
+
+    /// A moment before a transaction's COMMIT was sent, or that of the last one before it of which it
+    /// is known.
+    pub(crate) fn sent_at(&self, transaction: usize) -> Option<Instant> {
+        self.transactions[..=transaction].iter().rev().find_map(|it| it.sent_at)
+    }
+
+    /// The policies that may be in force for who is told, at a moment, of a transaction: a bit each.
+    pub(crate) fn policies_until(&self, transaction: usize, at: Instant) -> u64 {
+        let first = self.policy_at(transaction);
+        let begun = |policy: &Policy| policy.sent_at.is_none_or(|sent_at| sent_at <= at);
+        let later = self.policies.iter().enumerate().skip(first + 1);
+        let later = later.filter(|(_, policy)| begun(policy)).map(|(number, _)| 1 << number);
+        later.fold(1 << first, |all, bit: u64| all | bit)
+    }
+
     /// Finds each transaction's writer by its row in the ledger, and proves the writers' chains:
     /// nothing that a writer did is missing here, and nothing stands in another order.
     fn name_writers(&mut self, sent: &HashMap<(i64, i64), Instant>) {
@@ -366,7 +418,8 @@ impl Truth {
             replay(rows, change);
         }
         for (table, rows) in tables.iter().filter(|(table, _)| &***table != "ledger") {
-            let query = format!("SELECT id::text, to_jsonb(t)::text FROM {table} t");
+            let key = if &**table == "members" { "team || ' ' || who" } else { "id::text" };
+            let query = format!("SELECT {key}, to_jsonb(t)::text FROM {table} t");
             let found = sql.query(&query, &[]).await.unwrap();
             if found.len() != rows.len() {
                 let lengths = (found.len(), rows.len());
@@ -390,7 +443,10 @@ impl Truth {
 
 /// Does a change to the rows of a table, by their keys.
 pub(crate) fn replay(rows: &mut BTreeMap<String, Row>, change: &Change) {
-    let key = |row: &Row| text(row, "id").or_else(|| text(row, "writer")).unwrap_or_default();
+    let key = |row: &Row| match text(row, "who") {
+        Some(who) => format!("{} {who}", text(row, "team").unwrap()),
+        None => text(row, "id").or_else(|| text(row, "writer")).unwrap_or_default(),
+    };
     if change.kind == Kind::Truncate {
         return rows.clear();
     }

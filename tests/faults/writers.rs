@@ -16,7 +16,10 @@ use tokio_postgres::Client;
 use tokio_postgres::SimpleQueryMessage;
 
 use crate::dice::Dice;
+use crate::guard;
+use crate::guard::PEOPLE;
 use crate::plan::Profile;
+use crate::schema::GUARDED;
 use crate::schema::REGIONS;
 use crate::schema::STATUSES;
 use crate::schema::TABLES;
@@ -25,6 +28,8 @@ use crate::truth::link;
 
 /// Rows that all writers share have smaller ids than this.
 const SHARED: u64 = 60;
+/// How many people there are who have no clients.
+const OTHERS: u64 = 20;
 /// How many ids a writer has for itself.
 const OWN: u64 = 150;
 
@@ -191,8 +196,61 @@ impl Writer {
         Ok(())
     }
 
+    /// Grants or revokes a membership: seldom of somebody who watches, because everything is void to
+    /// them then. In the same transaction a row or two of the region change, before it or after it.
+    async fn membership(&mut self, client: &Client) -> Result<(), Failed> {
+        let (team, other) = (self.dice.below(REGIONS), self.dice.below(REGIONS));
+        let watches = self.dice.chance(15);
+        let who = if watches {
+            self.dice.pick(&PEOPLE).sub.to_owned()
+        } else {
+            format!("other{}", self.dice.below(OTHERS))
+        };
+        if watches && self.dice.chance(50) {
+            self.touch(team, client).await?;
+        }
+        let text = guard::statement(&who, team, other, self.dice.below(10));
+        client.batch_execute(&text).await?;
+        if watches && self.dice.chance(50) {
+            self.touch(team, client).await?;
+        }
+        Ok(())
+    }
+
+    /// Changes a row that members of a region see.
+    async fn touch(&mut self, region: u64, client: &Client) -> Result<(), Failed> {
+        // Of `docs` the whole old row is in the log, so that it is judged by what was before.
+        let table = if self.dice.chance(50) { "docs" } else { *self.dice.pick(&GUARDED) };
+        let query = format!(
+            "SELECT id FROM {table} WHERE region = {region} AND id > 0 ORDER BY id LIMIT 1 OFFSET {}",
+            self.dice.below(10)
+        );
+        let Some(row) = client.query_opt(&query, &[]).await? else { return Ok(()) };
+        let id = u64::try_from(row.get::<_, i64>(0)).unwrap();
+        let (number, chain) = self.next_link(id);
+        let text = format!(
+            "UPDATE {table} SET amount = {}, writer = {}, number = {number}, chain = '{chain}' \
+             WHERE id = {id}",
+            self.dice.below(1000),
+            self.number
+        );
+        let done = client.simple_query(&text).await?;
+        if done.iter().any(is_one) {
+            (self.state.number, self.state.chain) = (number, chain);
+        }
+        Ok(())
+    }
+
+    fn table(&mut self) -> &'static str {
+        let place = usize::try_from(self.dice.below(7)).unwrap();
+        TABLES.iter().chain(&GUARDED).nth(place).unwrap()
+    }
+
     async fn statement(&mut self, client: &Client) -> Result<(), Failed> {
-        let table = *self.dice.pick(&TABLES);
+        if self.dice.chance(4) {
+            return self.membership(client).await;
+        }
+        let table = self.table();
         let id = self.id();
         let kind = self.dice.below(10);
         // The link names the id that the row has afterwards.
@@ -227,10 +285,7 @@ impl Writer {
             _ => format!("DELETE FROM {table} WHERE id = {id}"),
         };
         let done = client.simple_query(&text).await?;
-        let stamped = |message: &SimpleQueryMessage| {
-            matches!(message, SimpleQueryMessage::CommandComplete(1))
-        };
-        if kind != 9 && done.iter().any(stamped) {
+        if kind != 9 && done.iter().any(is_one) {
             (self.state.number, self.state.chain) = (number, chain);
         }
         Ok(())
@@ -238,7 +293,7 @@ impl Writer {
 
     /// Many rows at once, and sometimes their end.
     async fn many(&mut self, client: &Client) -> Result<(), Failed> {
-        let table = *self.dice.pick(&TABLES);
+        let table = self.table();
         let first = self.base() + 10_000;
         let last = first + 2000;
         let delete = format!("DELETE FROM {table} WHERE id BETWEEN {first} AND {last}");
@@ -310,4 +365,9 @@ impl Writer {
     fn base(&self) -> u64 {
         u64::try_from(self.number).unwrap() * 100_000
     }
+}
+
+/// Whether a statement changed one row.
+fn is_one(message: &SimpleQueryMessage) -> bool {
+    matches!(message, SimpleQueryMessage::CommandComplete(1))
 }

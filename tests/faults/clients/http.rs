@@ -27,11 +27,13 @@ const BUFFER: u32 = 32 << 10;
 /// One connection.
 struct Http {
     sender: SendRequest<Empty<Bytes>>,
+    /// What stands in `Authorization`.
+    bearer: Option<String>,
     _connection: JoinSet<()>,
 }
 
 impl Http {
-    async fn connect(port: u16) -> Result<Http, String> {
+    async fn connect(port: u16, token: Option<&str>) -> Result<Http, String> {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(BUFFER).unwrap();
         let address = (Ipv4Addr::LOCALHOST, port).into();
@@ -42,7 +44,8 @@ impl Http {
         driver.spawn(async move {
             let _ended = connection.await;
         });
-        Ok(Http { sender, _connection: driver })
+        let bearer = token.map(|token| format!("Bearer {token}"));
+        Ok(Http { sender, bearer, _connection: driver })
     }
 
     async fn get(
@@ -54,6 +57,9 @@ impl Http {
         let mut request = Request::get(path).header("host", "walcast");
         for (name, value) in headers {
             request = request.header(*name, *value);
+        }
+        if let Some(bearer) = &self.bearer {
+            request = request.header("authorization", bearer);
         }
         let request = request.body(Empty::new()).unwrap();
         self.sender.send_request(request).await.map_err(|error| error.to_string())
@@ -72,8 +78,12 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    pub(crate) async fn connect(port: u16, dice: &mut Dice) -> Result<Events, String> {
-        let (http, by_header) = (Http::connect(port).await?, dice.chance(50));
+    pub(crate) async fn connect(
+        port: u16,
+        token: Option<&str>,
+        dice: &mut Dice,
+    ) -> Result<Events, String> {
+        let (http, by_header) = (Http::connect(port, token).await?, dice.chance(50));
         Ok(Events { http, body: None, unread: Vec::new(), refusal: None, by_header })
     }
 
@@ -129,8 +139,12 @@ pub(crate) struct Changes {
 }
 
 impl Changes {
-    pub(crate) async fn connect(port: u16, dice: &mut Dice) -> Result<Changes, String> {
-        let (http, dice) = (Http::connect(port).await?, Dice::new(dice.next(), 1));
+    pub(crate) async fn connect(
+        port: u16,
+        token: Option<&str>,
+        dice: &mut Dice,
+    ) -> Result<Changes, String> {
+        let (http, dice) = (Http::connect(port, token).await?, Dice::new(dice.next(), 1));
         let (cursor, came) = (None, VecDeque::new());
         Ok(Changes { http, watch: None, cursor, came, refused: false, dice })
     }

@@ -50,10 +50,12 @@ impl Line {
     /// Connects. A client with one subscription takes another transport each time.
     async fn connect(port: u16, plan: &ClientPlan, dice: &mut Dice) -> Result<Line, String> {
         let alone = plan.watches.len() == 1;
+        let token = plan.identity.map(|identity| identity.token());
+        let token = token.as_deref();
         match dice.below(3) {
-            1 if alone => Ok(Line::Events(Box::new(Events::connect(port, dice).await?))),
-            2 if alone => Ok(Line::Changes(Box::new(Changes::connect(port, dice).await?))),
-            _ => Ok(Line::WebSocket(Box::new(WebSocket::connect(port).await?))),
+            1 if alone => Ok(Line::Events(Box::new(Events::connect(port, token, dice).await?))),
+            2 if alone => Ok(Line::Changes(Box::new(Changes::connect(port, token, dice).await?))),
+            _ => Ok(Line::WebSocket(Box::new(WebSocket::connect(port, token).await?))),
         }
     }
 

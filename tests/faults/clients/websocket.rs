@@ -9,6 +9,7 @@ use tokio::net::TcpSocket;
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tungstenite::Message;
+use tungstenite::client::IntoClientRequest;
 
 use crate::plan::Watch;
 
@@ -19,13 +20,18 @@ const BUFFER: u32 = 32 << 10;
 pub(crate) struct WebSocket(WebSocketStream<TcpStream>);
 
 impl WebSocket {
-    pub(crate) async fn connect(port: u16) -> Result<WebSocket, String> {
+    pub(crate) async fn connect(port: u16, token: Option<&str>) -> Result<WebSocket, String> {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(BUFFER).unwrap();
         let address = (Ipv4Addr::LOCALHOST, port).into();
         let stream = socket.connect(address).await.map_err(|error| error.to_string())?;
         let url = format!("ws://127.0.0.1:{port}/v1/ws");
-        let connected = tokio_tungstenite::client_async(url, stream).await;
+        let mut request = url.into_client_request().unwrap();
+        if let Some(token) = token {
+            let value = format!("Bearer {token}").parse().unwrap();
+            request.headers_mut().insert("authorization", value);
+        }
+        let connected = tokio_tungstenite::client_async(request, stream).await;
         connected.map(|(socket, _)| WebSocket(socket)).map_err(|error| error.to_string())
     }
 
