@@ -1,6 +1,6 @@
 -- A mark in the log at each change of what decides who sees what, so that it counts for every change
 -- that commits after it, also where nothing about the changed table itself was altered: functions,
--- schemas, policies of other tables that a policy reads.
+-- schemas, policies and rewritten columns of other tables that a policy reads, the publication.
 --
 --   psql -d app -f sql/06-fence.sql
 --
@@ -32,7 +32,8 @@ $$;
 
 CREATE EVENT TRIGGER walcast_fence ON ddl_command_end
 WHEN TAG IN (
-    'ALTER FUNCTION', 'ALTER POLICY', 'ALTER ROUTINE', 'ALTER SCHEMA', 'ALTER TABLE', 'ALTER TYPE',
+    'ALTER FUNCTION', 'ALTER POLICY', 'ALTER PUBLICATION', 'ALTER ROUTINE', 'ALTER SCHEMA',
+    'ALTER TABLE', 'ALTER TYPE',
     'CREATE FUNCTION', 'CREATE POLICY', 'DROP FUNCTION', 'DROP OWNED', 'DROP POLICY',
     'DROP ROUTINE', 'DROP SCHEMA', 'DROP TABLE', 'GRANT', 'REVOKE'
 )

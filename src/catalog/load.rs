@@ -50,6 +50,10 @@ pub(super) struct TableRow {
     pub(super) whole: bool,
     /// Whether tables inherit from it.
     pub(super) inherited: bool,
+    /// For each column of the description what is another where its values were rewritten.
+    pub(super) stamps: Vec<Box<str>>,
+    /// What is another where it was put into the publication anew.
+    pub(super) published_as: Box<str>,
 }
 
 /// What a role may select of a table.
@@ -133,6 +137,8 @@ impl TableRow {
             partitioned: character(row, 4)? == b'p',
             whole: row.try_get(15)?,
             inherited: row.try_get(16)?,
+            stamps: names(row, 17)?,
+            published_as: row.try_get::<_, &str>(18)?.into(),
         })
     }
 }

@@ -1,5 +1,6 @@
 //! The published tables at one moment, and who may read which of their columns.
 
+use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use crate::catalog::policies::TablePolicies;
 use crate::catalog::policies::TablePolicy;
 use crate::change::id::RelationId;
 use crate::change::relation::Relation;
+use crate::change::relation::ReplicaIdentity;
 use crate::rule::policy::tables::Guard;
 use crate::rule::policy::tables::Guarded;
 use crate::rule::policy::tables::Tables;
@@ -54,6 +56,10 @@ pub struct Table {
     pub unpublished_columns: Vec<Box<str>>,
     /// Why its rows can't be known from the stream; absent where they can.
     pub unheld: Option<Unheld>,
+    /// For each column of `relation` what is another where its values were rewritten.
+    stamps: Vec<Box<str>>,
+    /// What is another where it was put into the publication anew.
+    published_as: Box<str>,
     grants: HashMap<Box<str>, Vec<bool>>,
     /// The roles whose grant is of the table, so of columns that are gone, too.
     whole: Vec<Box<str>>,
@@ -141,10 +147,32 @@ impl Table {
             } else {
                 (!row.whole).then_some(Unheld::Filtered)
             },
+            stamps: row.stamps.clone(),
+            published_as: row.published_as.clone(),
             grants: by_role,
             whole,
             relation,
         }
+    }
+
+    /// What is another where the values of these columns, or of the key, may be others than before
+    /// without the stream having said so: an `ALTER TABLE` has rewritten them, or changes were not
+    /// published for a while.
+    ///
+    /// A column's is another after other changes of its definition, too (`SET STATISTICS`); it is not
+    /// after `VACUUM FULL` and `CLUSTER`, which leave values as they are, nor after `TRUNCATE`, which
+    /// the stream tells.
+    #[must_use]
+    pub fn stamp(&self, columns: &BTreeSet<Box<str>>) -> Box<str> {
+        let Relation { identity, primary_key, .. } = &*self.relation;
+        let mut stamp = String::from(&*self.published_as);
+        for (at, (column, own)) in self.relation.columns.iter().zip(&self.stamps).enumerate() {
+            let in_key = column.in_identity && *identity != ReplicaIdentity::Full;
+            if in_key || primary_key.contains(&at) || columns.contains(&column.name) {
+                stamp.extend([" ", &column.name, " ", own]);
+            }
+        }
+        stamp.into()
     }
 
     /// Which columns of [`relation`](Table::relation) `role` may SELECT, by position; absent
@@ -222,6 +250,8 @@ impl Snapshot {
                 partitioned: false,
                 unpublished_columns: Vec::new(),
                 unheld: None,
+                stamps: Vec::new(),
+                published_as: Box::default(),
                 grants: HashMap::from([(role.into(), vec![true; relation.columns.len()])]),
                 whole: vec![role.into()],
             };

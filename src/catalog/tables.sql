@@ -11,6 +11,17 @@ WITH RECURSIVE published AS (
     JOIN pg_namespace n ON n.nspname = p.schemaname
     JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
     WHERE p.pubname = $1::text
+), publication AS (
+    SELECT u.oid, u.oid || ':' || u.xmin::text AS stamp FROM pg_publication u WHERE u.pubname = $1::text
+), member AS (
+    -- What puts a table, or all of a schema, into the publication: each time that it does anew, another.
+    SELECT whole.refclassid AS class, whole.refobjid AS oid, part.objid AS entry
+    FROM publication u
+    JOIN pg_depend part
+      ON part.refclassid = 'pg_publication'::regclass AND part.refobjid = u.oid
+    JOIN pg_depend whole
+      ON whole.classid = part.classid AND whole.objid = part.objid
+     AND whole.refclassid IN ('pg_class'::regclass, 'pg_namespace'::regclass)
 ), named AS (
     SELECT oid FROM published
     UNION
@@ -93,7 +104,14 @@ SELECT c.oid,
            ORDER BY key.place
        ) AS primary_key,
        COALESCE(p.whole, false) AS whole,
-       c.relhassubclass AS inherited
+       c.relhassubclass AS inherited,
+       stream.stamps,
+       COALESCE((SELECT stamp FROM publication), '') || COALESCE((
+           SELECT string_agg(':' || m.entry, '' ORDER BY m.entry)
+           FROM member m
+           WHERE (m.class, m.oid) IN (('pg_class'::regclass, c.oid),
+                                      ('pg_namespace'::regclass, c.relnamespace))
+       ), '') AS published_as
 FROM wanted w
 JOIN pg_class c ON c.oid = w.oid AND c.relkind IN ('r', 'p')
 JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -111,6 +129,8 @@ CROSS JOIN LATERAL (
     SELECT COALESCE(array_agg(a.attname::text ORDER BY a.attnum), '{}') AS names,
            COALESCE(array_agg(a.atttypid ORDER BY a.attnum), '{}') AS types,
            COALESCE(array_agg(a.atttypmod ORDER BY a.attnum), '{}') AS modifiers,
+           -- Another number where a column was made anew, another version where its values were.
+           COALESCE(array_agg(a.attnum || ':' || a.xmin::text ORDER BY a.attnum), '{}') AS stamps,
            COALESCE(array_agg(
                c.relreplident = 'f' OR COALESCE(a.attnum = ANY (identity.columns), false)
                ORDER BY a.attnum), '{}') AS in_identity,

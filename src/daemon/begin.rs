@@ -19,7 +19,6 @@ use crate::catalog::Catalog;
 use crate::catalog::CatalogError;
 use crate::daemon::Daemon;
 use crate::daemon::DaemonError;
-use crate::daemon::replicas;
 use crate::ingest;
 use crate::ingest::State;
 use crate::ingest::error::back_off;
@@ -66,7 +65,7 @@ pub(super) async fn read_then_stream(stage: ingest::Stage) -> Result<(), DaemonE
         }
         read = first_look(&stage.catalog, &stage.board) => read?,
     }
-    replicas::look(&stage.replicas);
+    stage.replicas.follow();
     let name = "ingest".to_owned();
     let ended = thread(name.clone(), move || ingest::run_thread(stage).map_err(Into::into))?;
     ended.await.unwrap_or(Err(DaemonError::Ended { stage: name }))

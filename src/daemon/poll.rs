@@ -7,7 +7,6 @@ use tokio::time::MissedTickBehavior;
 use tokio::time::interval;
 use tokio::time::sleep;
 
-use crate::daemon::replicas;
 use crate::metrics::Metrics;
 use crate::replica::Store;
 
@@ -21,7 +20,6 @@ const SOON: Duration = Duration::from_millis(100);
 /// Looks for ever. What was read last counts where it can't be read.
 pub(super) async fn catalog(store: Arc<Store>, metrics: Arc<Metrics>) {
     let catalog = Arc::clone(store.catalog());
-    let mut generation = 0;
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failing = false;
@@ -37,9 +35,7 @@ pub(super) async fn catalog(store: Arc<Store>, metrics: Arc<Metrics>) {
         metrics.catalog.polls.one();
         let read = catalog.refresh().await;
         // The stream may have read it, too.
-        if std::mem::replace(&mut generation, catalog.current().generation) != generation {
-            replicas::look(&store);
-        }
+        store.follow();
         match read {
             Ok(_) => {
                 failing = false;

@@ -12,16 +12,13 @@ use crate::replica::Settings;
 use crate::replica::Store;
 use crate::replica::load::Loader;
 
-/// Lets the store hold what the policies of today read.
-pub(super) fn look(store: &Store) {
-    let snapshot = store.catalog().current();
-    store.want(&snapshot.replicas(), &snapshot);
-}
-
 /// The store; nothing is held yet.
 pub(super) fn store(config: &Config, catalog: &Arc<Catalog>, metrics: &Arc<Metrics>) -> Arc<Store> {
-    let settings =
-        Settings { cell_bytes_max: config.limits.frame_bytes_max, ..config.replicas.clone() };
+    let settings = Settings {
+        slot: config.database.slot.as_str().into(),
+        cell_bytes_max: config.limits.frame_bytes_max,
+        ..config.replicas.clone()
+    };
     Arc::new(Store::new(settings, Arc::clone(catalog)).counted_by(metrics))
 }
 

@@ -34,6 +34,21 @@ pub(super) fn conditions(id: RelationId, publication: &str) -> Option<String> {
     ))
 }
 
+/// Whether all that could have changed rows without the stream saying so (a column rewritten or made
+/// anew, the table put into the publication) was over before whatever the slot may still bring: by
+/// the numbers of the transactions that did it, all older than what the slot keeps the catalogue for.
+pub(super) fn is_settled(id: RelationId, publication: &str, slot: &str) -> Option<String> {
+    let (publication, slot) = (quoted_text(publication)?, quoted_text(slot)?);
+    Some(format!(
+        "(SELECT bool_and(age(did.xid) > age(s.catalog_xmin)) FROM pg_replication_slots s, \
+          (SELECT xmin AS xid FROM pg_attribute WHERE attrelid = {id}::oid \
+           UNION ALL SELECT xmin FROM pg_publication WHERE pubname = {publication} \
+           UNION ALL SELECT d.xmin FROM pg_depend d JOIN pg_publication u ON u.oid = d.refobjid \
+            WHERE d.refclassid = 'pg_publication'::regclass AND u.pubname = {publication}) did \
+          WHERE s.slot_name = {slot})"
+    ))
+}
+
 /// What the answers to [`conditions`], the first of which is at `from`, let stand in the way.
 pub(super) fn obstacles(facts: &[Option<String>], from: usize) -> Vec<Unheld> {
     let is_partitioned = holds(facts, from + 3);

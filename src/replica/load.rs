@@ -26,6 +26,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::catalog::CatalogError;
 use crate::catalog::dial::Dial;
+use crate::change::lsn::Lsn;
 use crate::change::tuple::Cell;
 use crate::change::value::SESSION;
 use crate::logging::notice;
@@ -236,6 +237,8 @@ impl Reading<'_> {
         }
         let saw = fact(0).and_then(|text| text.parse().ok()).ok_or(LoadError::Malformed)?;
         let insert_lsn = fact(1).and_then(|text| text.parse().ok()).ok_or(LoadError::Malformed)?;
+        // Where it was rewritten of late, only what commits after the rewrite is known by what is read.
+        let since = if facts::holds(&facts, 8) { Lsn::ZERO } else { insert_lsn };
         let table = self.rows().await?;
         let intact = self.ask(&self.end_sql()).await?;
         if intact.first().and_then(Option::as_deref) != Some("t") {
@@ -248,7 +251,7 @@ impl Reading<'_> {
              THEN pg_logical_emit_message(true, 'walcast', '') END"
         );
         self.client.batch_execute(&flush).await?;
-        Ok(Loaded { table, saw, insert_lsn })
+        Ok(Loaded { table, saw, insert_lsn, since })
     }
 
     /// Begins, and asks for the moment, for what the stream carries of the table, and whether the
@@ -274,11 +277,12 @@ impl Reading<'_> {
              SELECT pg_current_snapshot(), pg_current_wal_insert_lsn(), \
              (SELECT count(*) = {} FROM pg_attribute WHERE attrelid = {id}::oid \
               AND NOT attisdropped AND (attname::text, atttypid, atttypmod) IN ({})), \
-             {}",
+             {}, {}",
             role.unwrap_or_default(),
             columns.len(),
             columns.join(", "),
             facts::conditions(id, publication)?,
+            facts::is_settled(id, publication, &settings.slot)?,
         ))
     }
 

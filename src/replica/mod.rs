@@ -34,6 +34,7 @@ mod view;
 mod unheld;
 mod copy;
 mod stream;
+mod wanted;
 mod reading;
 mod bounds;
 mod report;
@@ -57,19 +58,15 @@ use tokio::sync::Notify;
 use tokio::sync::watch;
 
 use crate::catalog::Catalog;
-use crate::catalog::snapshot::Snapshot;
 use crate::change::id::RelationId;
 use crate::change::lsn::Lsn;
 use crate::change::relation::Relation;
 use crate::change::transaction::Transaction;
 use crate::metrics::Metrics;
-use crate::replica::shape::Kept;
 use crate::replica::slot::Held;
 use crate::replica::slot::Slot;
-use crate::replica::slot::State;
 use crate::replica::stream::Stream;
 use crate::rule::Source;
-use crate::rule::Wanted;
 
 pub use report::Report;
 pub use table::Moment;
@@ -85,6 +82,8 @@ const STEP: usize = 1024;
 pub struct Settings {
     /// The role under which tables are read; absent: the asking connection's own.
     pub role: Option<Box<str>>,
+    /// The slot that the stream reads.
+    pub slot: Box<str>,
     /// Bytes that all tables together may have.
     pub bytes_max: usize,
     /// Bytes of changes that may wait while a table is read.
@@ -100,6 +99,7 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             role: None,
+            slot: "walcast".into(),
             bytes_max: 1 << 30,
             buffer_bytes_max: 64 << 20,
             cell_bytes_max: 1 << 20,
@@ -120,6 +120,9 @@ pub struct Store {
     /// Held by whoever moves the store.
     stream: Mutex<Stream>,
     tails: Mutex<Vec<Arc<AtomicU64>>>,
+    /// The generation of the snapshot that says what is wanted, where somebody follows the catalogue;
+    /// held while it is followed.
+    followed: Mutex<Option<u64>>,
     /// Tables that are being read, or are to be.
     pending: watch::Sender<usize>,
     /// Wakes who reads tables.
@@ -164,6 +167,7 @@ impl Store {
             reached: AtomicU64::new(0),
             stream: Mutex::default(),
             tails: Mutex::default(),
+            followed: Mutex::default(),
             pending: watch::Sender::new(0),
             work: Notify::new(),
             epoch: AtomicU64::new(0),
@@ -249,79 +253,6 @@ impl Store {
     #[must_use]
     pub fn has(&self, table: RelationId) -> bool {
         self.slots.load().contains_key(&table)
-    }
-
-    /// Takes what policies want to know, as the catalogue has it now. Tables that are not held, or
-    /// not enough of them, will be read; those that nobody wants are given up.
-    pub fn want(&self, wanted: &[Wanted], snapshot: &Snapshot) {
-        let mut stream = self.stream();
-        let before = self.slots.load();
-        let mut slots = HashMap::new();
-        for wanted in wanted {
-            let table = snapshot.by_id(wanted.table);
-            let relation = table.filter(|table| table.published).map(|table| &table.relation);
-            let slot = before.get(&wanted.table).cloned();
-            let slot = slot.unwrap_or_else(|| Arc::new(Slot::new(State::new(wanted.clone()))));
-            {
-                let mut state = slot.write();
-                let version = |relation: Option<&Arc<Relation>>| relation.map(|it| it.version);
-                let same = state.wanted == *wanted
-                    && version(state.relation.as_ref()) == version(relation);
-                state.wanted = wanted.clone();
-                state.relation = relation.cloned();
-                // What was too large is thought of when it is its time.
-                if !same || state.too_large.is_none() || state.held.is_some() {
-                    self.look_at(&mut state, &mut stream);
-                }
-            }
-            slots.insert(wanted.table, slot);
-        }
-        self.slots.store(Arc::new(slots));
-        self.turn();
-        self.count_pending();
-    }
-
-    /// Has a table read where what is held is not what is wanted.
-    fn look_at(&self, state: &mut State, stream: &mut Stream) {
-        let Some(relation) = state.relation.clone() else {
-            (state.held, state.loading) = (None, None);
-            state.unheld = Some(Unheld::NotPublished);
-            return;
-        };
-        if let Some(held) = &mut state.held {
-            let fits = held.learn(&relation).is_some();
-            if fits && held.kept.covers(&state.wanted) {
-                (state.loading, state.unheld) = (None, None);
-                return;
-            }
-            if !fits {
-                state.held = None;
-            }
-        }
-        let is_being_read = state.loading.as_ref().is_some_and(|loading| {
-            loading.kept.covers(&state.wanted) && loading.kept.mapping(&relation).whole
-        });
-        if stream.begun && !is_being_read {
-            self.read_again(state, stream);
-        }
-    }
-
-    /// Begins to keep what happens to a table, and has it read.
-    fn read_again(&self, state: &mut State, stream: &mut Stream) {
-        state.loading = None;
-        let Some(relation) = &state.relation else {
-            state.unheld = Some(Unheld::NotPublished);
-            return;
-        };
-        match Kept::new(&state.wanted, relation) {
-            Ok(kept) => {
-                stream.readings += 1;
-                // All that has come so far was over before the query.
-                let since = stream.open.unwrap_or_else(|| before(self.reached()));
-                state.begin(stream.readings, kept, since, stream.count);
-            }
-            Err(why) => (state.held, state.unheld) = (None, Some(why)),
-        }
     }
 
     /// A history begins: everything that ends after `tail` will be applied, and nothing that is held
@@ -472,9 +403,4 @@ impl Store {
             self.work.notify_one();
         }
     }
-}
-
-/// The last position before one.
-const fn before(lsn: Lsn) -> Lsn {
-    Lsn::new(lsn.bytes().saturating_sub(1))
 }

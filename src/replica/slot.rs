@@ -43,6 +43,8 @@ pub(super) struct State {
     pub(super) wanted: Wanted,
     /// How the catalogue last described it; absent where it does not know it.
     pub(super) relation: Option<Arc<Relation>>,
+    /// What is another where rows are others without the stream saying so.
+    pub(super) stamp: Box<str>,
     pub(super) held: Option<Held>,
     /// What is being read, to take the place of what is held.
     pub(super) loading: Option<Loading>,
@@ -61,6 +63,8 @@ pub(super) struct Held {
     pub(super) number: u64,
     /// The bytes that it had when it was read.
     pub(super) bytes_read: usize,
+    /// The stamp that was known before it was read.
+    pub(super) stamp: Box<str>,
     /// What was the case after everything that committed at this position or before is known, and
     /// whatever came later.
     pub(super) since: Lsn,
@@ -82,6 +86,8 @@ pub(super) struct Loading {
     pub(super) since: Lsn,
     /// How many transactions had come.
     pub(super) after: u64,
+    /// The stamp that was known when reading began.
+    pub(super) stamp: Box<str>,
     /// Whether somebody reads.
     pub(super) taken: bool,
     buffer: Vec<Transaction>,
@@ -96,6 +102,8 @@ pub(super) struct Loaded {
     pub(super) saw: Visibility,
     /// Where the log ended after that.
     pub(super) insert_lsn: Lsn,
+    /// Of what committed before nothing is known by it.
+    pub(super) since: Lsn,
 }
 
 impl Slot {
@@ -142,8 +150,16 @@ impl Slot {
 }
 
 impl State {
-    pub(super) const fn new(wanted: Wanted) -> State {
-        State { wanted, relation: None, held: None, loading: None, unheld: None, too_large: None }
+    pub(super) fn new(wanted: Wanted) -> State {
+        State {
+            wanted,
+            relation: None,
+            stamp: Box::default(),
+            held: None,
+            loading: None,
+            unheld: None,
+            too_large: None,
+        }
     }
 
     fn apply(&mut self, change: &Change<'_>, transaction: &Transaction) -> bool {
@@ -185,7 +201,8 @@ impl State {
     /// Begins to keep what happens, for a query that begins after this.
     pub(super) fn begin(&mut self, number: u64, kept: Kept, since: Lsn, after: u64) {
         let (buffer, bytes, taken) = (Vec::new(), 0, false);
-        self.loading = Some(Loading { number, kept, since, after, taken, buffer, bytes });
+        let stamp = self.stamp.clone();
+        self.loading = Some(Loading { number, kept, since, after, stamp, taken, buffer, bytes });
     }
 
     /// Takes what a query brought, and what happened since.
@@ -195,9 +212,10 @@ impl State {
             mappings: vec![loading.kept.mapping(&loading.kept.relation)],
             kept: loading.kept,
             bytes_read: loaded.table.bytes(),
+            stamp: loading.stamp,
             table: loaded.table,
             number: loading.number,
-            since: loading.since,
+            since: loading.since.max(loaded.since),
             settles_at: reachable(loaded.insert_lsn),
             saw: Some(loaded.saw),
             collected: Lsn::ZERO,

@@ -311,7 +311,7 @@ fn load(store: &Store, seen: &[&Deed], insert_lsn: u64, visibility: &str) -> Opt
         table.load(&image).unwrap();
     }
     let saw = visibility.parse().unwrap();
-    let loaded = Loaded { table, saw, insert_lsn: Lsn::new(insert_lsn) };
+    let loaded = Loaded { table, saw, insert_lsn: Lsn::new(insert_lsn), since: Lsn::ZERO };
     Some(matches!(store.adopt(&job, loaded), Adopted::Held { .. }))
 }
 

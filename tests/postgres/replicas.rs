@@ -16,6 +16,8 @@ use crate::membership::ANN;
 use crate::membership::SCHEMA;
 use crate::membership::member;
 use crate::membership::short;
+use crate::sql::psql;
+use crate::support;
 
 /// Waits until so many tables are not held.
 async fn until_unheld(deployment: &Deployment, count: u64) {
@@ -72,4 +74,97 @@ async fn a_table_that_grows_too_large_is_asked_about_until_there_is_room() {
     deployment.execute(&["INSERT INTO orders VALUES (4, 9, 0)"]).await;
     let told = until_told(&deployment, &mut ann, 5).await;
     assert!(!told.iter().any(|frame| frame.ends_with(" 4")), "{told:?}");
+}
+
+/// Memberships count where their level is above 0, by a function: what a policy itself names
+/// Postgres does not let anybody rewrite.
+fn levels() -> String {
+    let schema = SCHEMA.replace("who uuid, PRIMARY", "who uuid, level int DEFAULT 1, PRIMARY");
+    let (schema, _) = schema.split_once("CREATE POLICY of_members").unwrap();
+    format!(
+        "{schema} CREATE FUNCTION is_member(organisation int) RETURNS boolean LANGUAGE sql STABLE
+           SECURITY DEFINER SET search_path = public AS $$ SELECT EXISTS (SELECT FROM members m
+             WHERE m.org = organisation AND m.who = auth.uid() AND m.level > 0) $$;
+         CREATE POLICY of_members ON orders USING (is_member(org))"
+    )
+}
+
+/// How often what was held was found to be rewritten.
+fn rewritten(deployment: &Deployment) -> u64 {
+    let failures = deployment.daemon.metrics().replicas.failures.get();
+    failures.get("rewritten").copied().unwrap_or(0)
+}
+
+/// What takes a membership away, and gives it back, without a change in the stream.
+const REWRITES: [[&str; 2]; 3] = [
+    [
+        "ALTER TABLE members ALTER level TYPE int USING 0",
+        "ALTER TABLE members ALTER level TYPE int USING 1",
+    ],
+    [
+        "ALTER TABLE members DROP level, ADD level int DEFAULT 0",
+        "ALTER TABLE members DROP level, ADD level int DEFAULT 1",
+    ],
+    [
+        "ALTER PUBLICATION walcast SET (publish = 'insert'); UPDATE members SET level = 0;
+         ALTER PUBLICATION walcast SET (publish = 'insert, update, delete, truncate')",
+        "ALTER PUBLICATION walcast SET (publish = 'insert'); UPDATE members SET level = 1;
+         ALTER PUBLICATION walcast SET (publish = 'insert, update, delete, truncate')",
+    ],
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memberships_that_are_rewritten_count_as_soon_as_that_is_known() {
+    let schema = levels();
+    let deployment = Deployment::start(Plan { schema: &schema, ..Plan::default() }).await;
+    let mut ann = member(&deployment, ANN, &[1], json!({})).await;
+    let mut id = 0;
+    // Each is seen by a look, which is made every two seconds.
+    for pair in REWRITES.into_iter().take(1) {
+        for (takes, rewrite) in pair.into_iter().enumerate() {
+            let before = rewritten(&deployment);
+            for statement in rewrite.split(';') {
+                deployment.execute(&[statement]).await;
+            }
+            let known = async {
+                while rewritten(&deployment) == before
+                    || deployment.daemon.metrics().replicas.unheld.get() > 0
+                {
+                    sleep(Duration::from_millis(5)).await;
+                }
+            };
+            timeout(DEADLINE, known).await.expect(rewrite);
+            id += 1;
+            if takes == 0 {
+                deployment.execute(&[&format!("INSERT INTO orders VALUES ({id}, 1, 0)")]).await;
+                continue;
+            }
+            let hidden = format!(" {id}");
+            id += 1;
+            let told = until_told(&deployment, &mut ann, id).await;
+            assert!(!told.iter().any(|frame| frame.ends_with(&hidden)), "{rewrite}: {told:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_the_event_trigger_a_rewrite_counts_from_the_next_change_on() {
+    let database = support::database().await;
+    let schema = levels();
+    let plan = Plan { schema: &schema, ..Plan::default() };
+    let deployment = Deployment::beside(&database, plan).await;
+    psql(&database, "postgres", "06-fence.sql", &[]);
+    let mut ann = member(&deployment, ANN, &[1], json!({})).await;
+    let mut id = 0;
+    for [takes, gives] in REWRITES {
+        id += 2;
+        let hidden = format!("INSERT INTO orders VALUES ({id}, 1, 0)");
+        let statements = takes.split(';').chain([&*hidden, "SELECT 1"]).chain(gives.split(';'));
+        for statement in statements {
+            deployment.execute(&[statement]).await;
+        }
+        let told = until_told(&deployment, &mut ann, id + 1).await;
+        let hidden = format!(" {id}");
+        assert!(!told.iter().any(|frame| frame.ends_with(&hidden)), "{takes}: {told:?}");
+    }
 }

@@ -34,6 +34,8 @@ impl Stream {
             source,
         })?;
         ingest.count_fence(looked);
+        // What policies read may be others, too, or have other rows: whoever has read it last.
+        ingest.replicas.keep_up();
         Ok(Some(relation))
     }
 
@@ -49,6 +51,7 @@ impl Stream {
         let Some(settled) = settled else { return Ok(Flow::Stopped) };
         let looked = settled.map_err(|source| IngestError::Rules { source })?;
         ingest.count_fence(looked);
+        ingest.replicas.keep_up();
         Ok(Flow::GoesOn)
     }
 

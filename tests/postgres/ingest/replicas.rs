@@ -139,7 +139,8 @@ async fn start(
     let mut settings = settings(&database.connection_string(), &database.name);
     settings.part_bytes = part_bytes;
     let catalog = super::stage::catalog(settings.connection.clone()).await;
-    let store = Arc::new(Store::new(settings_of, catalog));
+    let slot = database.name.as_str().into();
+    let store = Arc::new(Store::new(replica::Settings { slot, ..settings_of }, catalog));
     let dial = Dial::new(&catalog::Settings {
         connection: settings.connection.clone(),
         tls_mode: TlsMode::Prefer,
@@ -390,6 +391,64 @@ async fn a_table_that_cannot_be_held_says_why_and_what_mends_it() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_change_without_the_stream_saying_so_are_read_again() {
+    let mut ground = Ground::new(MEMBERS, replica::Settings::default(), 8 << 20).await;
+    ground.client.batch_execute(&fill(50)).await.unwrap();
+    ground.want().await;
+    assert_eq!(ground.report().await.rows, Some(50));
+    ground.check_now().await;
+    for ddl in [
+        // Of the same shape as before.
+        "ALTER TABLE members ALTER level TYPE int USING level + 100",
+        "ALTER TABLE members DROP level, ADD level int DEFAULT 7",
+        "BEGIN; ALTER TABLE members DROP level; ALTER TABLE members ADD level int DEFAULT 8; COMMIT",
+        "ALTER TABLE members ALTER who TYPE uuid USING gen_random_uuid()",
+        // Not published for a while.
+        "ALTER PUBLICATION walcast DROP TABLE members; DELETE FROM members WHERE org::text < '8'; \
+         ALTER PUBLICATION walcast ADD TABLE members",
+        "ALTER PUBLICATION walcast SET (publish = 'insert'); UPDATE members SET level = 9; \
+         ALTER PUBLICATION walcast SET (publish = 'insert, update, delete, truncate')",
+        "ALTER PUBLICATION walcast SET TABLE other, members WHERE (level > 9); \
+         INSERT INTO members (org, who) VALUES (gen_random_uuid(), gen_random_uuid()); ALTER PUBLICATION walcast SET TABLE other, members",
+        "ALTER PUBLICATION walcast DROP TABLE members; ALTER TABLE members SET UNLOGGED; \
+         UPDATE members SET level = 4; ALTER TABLE members SET LOGGED; \
+         ALTER PUBLICATION walcast ADD TABLE members",
+        // In the stream, whoever does not hear of it.
+        "SET session_replication_role = replica; UPDATE members SET level = 5; \
+         SET session_replication_role = origin",
+    ] {
+        for statement in ddl.split("; ").filter(|_| !ddl.starts_with("BEGIN")) {
+            ground.client.batch_execute(statement).await.unwrap();
+        }
+        if ddl.starts_with("BEGIN") {
+            ground.client.batch_execute(ddl).await.unwrap();
+        }
+        ground.mark(|_, _| {}).await;
+        ground.want().await;
+        assert_eq!(ground.report().await.unheld, None, "{ddl}");
+        ground.check_now().await;
+    }
+    // What leaves the rows as they are, or is in the stream, costs nothing.
+    let since = ground.report().await.since;
+    for benign in [
+        "VACUUM FULL members",
+        "CLUSTER members USING members_pkey",
+        "CREATE INDEX ON members (level)",
+        "ANALYZE members",
+        "CREATE TABLE more (id int)",
+        "ALTER PUBLICATION walcast ADD TABLE more",
+        "TRUNCATE members",
+        "INSERT INTO members (org, who) VALUES (gen_random_uuid(), gen_random_uuid())",
+    ] {
+        ground.client.batch_execute(benign).await.unwrap();
+        ground.want().await;
+        let report = ground.report().await;
+        assert_eq!((report.since, report.loading), (since, false), "{benign}: {report:?}");
+        ground.check_now().await;
+    }
+}
+
 /// A mebibyte holds about 11,000 rows.
 fn small() -> replica::Settings {
     let retry_every = Duration::from_millis(20);
@@ -416,7 +475,9 @@ impl Ground {
                 sleep(Duration::from_millis(2)).await;
             }
         };
-        timeout(PATIENCE, looked).await.expect(what)
+        let report = timeout(PATIENCE, looked).await.expect(what);
+        timeout(PATIENCE, self.store.settled()).await.expect("nothing is being read");
+        report
     }
 
     async fn until_given_up(&mut self) {
@@ -432,6 +493,7 @@ impl Ground {
 async fn a_table_that_grows_beyond_the_bound_is_given_up_until_it_fits_again() {
     let mut ground = Ground::new(MEMBERS, small(), 8 << 20).await;
     ground.want().await;
+    assert_eq!(ground.report().await.unheld, None);
     ground.client.batch_execute(&fill(3000)).await.unwrap();
     ground.check_now().await;
     ground.client.batch_execute(&fill(30_000)).await.unwrap();
