@@ -3,6 +3,7 @@
 
 mod changes;
 mod events;
+mod https;
 mod node;
 mod origins;
 mod rows;

@@ -26,14 +26,14 @@ use crate::program::Folder;
 use crate::transports::open;
 
 /// Forwards connections to the daemon, and cuts those that there are.
-struct Line {
-    address: SocketAddr,
-    cut: mpsc::Sender<()>,
+pub(super) struct Line {
+    pub(super) address: SocketAddr,
+    pub(super) cut: mpsc::Sender<()>,
     _tasks: JoinSet<()>,
 }
 
 impl Line {
-    async fn to(daemon: SocketAddr) -> Line {
+    pub(super) async fn to(daemon: SocketAddr) -> Line {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (cut, mut is_cut) = mpsc::channel(1);
@@ -57,16 +57,28 @@ impl Line {
     }
 }
 
+const EVENT_SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/eventsource.cjs");
+
 /// The script, and what it prints.
-struct Page {
+pub(super) struct Page {
     _process: Child,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl Page {
     fn open(address: &str) -> Page {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/eventsource.cjs");
-        Page::run(Path::new(script), address)
+        Page::run(Path::new(EVENT_SOURCE), address, &[])
+    }
+
+    /// The same where the certificates in a file are believed.
+    pub(super) fn open_believing(authorities: &Path, address: &str) -> Page {
+        let authorities = authorities.to_str().unwrap();
+        // The name has an address of IPv6, too, where nobody listens.
+        let environment = [
+            ("NODE_EXTRA_CA_CERTS", authorities),
+            ("NODE_OPTIONS", "--dns-result-order=ipv4first"),
+        ];
+        Page::run(Path::new(EVENT_SOURCE), address, &environment)
     }
 
     /// Runs the guide's code block that has `mark` in it, with `before` in front of it and for
@@ -78,14 +90,15 @@ impl Page {
         }
         let block = block.replace("https://", "http://");
         let before = format!("{PRELUDE}{before}");
-        Page::run(&folder.write("page.mjs", format!("{before}\n{block}")), "")
+        Page::run(&folder.write("page.mjs", format!("{before}\n{block}")), "", &[])
     }
 
-    fn run(script: &Path, address: &str) -> Page {
+    fn run(script: &Path, address: &str, environment: &[(&str, &str)]) -> Page {
         let mut process = Command::new("node")
             .arg(script)
             .arg(address)
             .env("NODE_PATH", "/usr/share/nodejs")
+            .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
@@ -94,7 +107,7 @@ impl Page {
         Page { _process: process, lines }
     }
 
-    async fn prints(&mut self, expected: &str) {
+    pub(super) async fn prints(&mut self, expected: &str) {
         let line = timeout(DEADLINE, self.lines.next_line()).await.unwrap().unwrap();
         assert_eq!(line.as_deref(), Some(expected));
     }
