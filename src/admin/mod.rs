@@ -68,12 +68,22 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What the side is started with.
 #[derive(Debug)]
 pub struct Stage {
-    /// Where it listens: an address of its own, or what systemd holds.
-    pub listeners: Vec<Listener>,
-    /// What it tells.
-    pub metrics: Arc<Metrics>,
-    /// Ends it.
-    pub stop: CancellationToken,
+    listeners: Vec<Listener>,
+    metrics: Arc<Metrics>,
+    exposition: Exposition,
+    spare: Spare,
+    stop: CancellationToken,
+}
+
+impl Stage {
+    /// Tells `metrics` to those who come to `listeners`, an address of its own or what systemd holds,
+    /// until it is stopped. It takes the descriptors that it will need now, before there are clients
+    /// who could.
+    #[must_use]
+    pub fn new(listeners: Vec<Listener>, metrics: Arc<Metrics>, stop: CancellationToken) -> Stage {
+        let exposition = Exposition::new(Arc::clone(&metrics));
+        Stage { listeners, metrics, exposition, spare: Spare::new(), stop }
+    }
 }
 
 /// Listens at an address.
@@ -93,14 +103,13 @@ pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 ///
 /// Where a socket can't be waited for.
 pub async fn run(stage: Stage) -> io::Result<()> {
-    let Stage { listeners, metrics, stop } = stage;
-    let exposition = Exposition::new(Arc::clone(&metrics));
+    let Stage { listeners, metrics, exposition, spare, stop } = stage;
     let office = Rc::new(Office {
         metrics,
         exposition,
         tasks: TaskTracker::new(),
         places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-        spare: RefCell::new(Spare::new()),
+        spare: RefCell::new(spare),
     });
     for listener in listeners {
         let listening = Listening::new(listener)?;
@@ -132,17 +141,21 @@ async fn accept(office: Rc<Office>, listening: Listening, stop: CancellationToke
             () = stop.cancelled() => return,
             accepted = accepting => accepted,
         };
+        let accepted = match accepted {
+            Ok(connection) => Ok(Some(connection)),
+            Err(error) => office.spare.borrow_mut().accept(&listening, error),
+        };
         match accepted {
-            Ok(socket) => {
+            Ok(Some(connection)) => {
                 office.spare.borrow_mut().refill();
                 let here = Rc::clone(&office);
                 office.tasks.spawn_local(async move {
-                    let ended = match socket {
+                    let ended = match connection {
                         Connection::Tcp(socket) => {
-                            connection(&here, socket).await.into_std().map(OwnedFd::from)
+                            serve(&here, socket).await.into_std().map(OwnedFd::from)
                         }
                         Connection::Unix(socket) => {
-                            connection(&here, socket).await.into_std().map(OwnedFd::from)
+                            serve(&here, socket).await.into_std().map(OwnedFd::from)
                         }
                     };
                     if let Ok(ended) = ended {
@@ -151,19 +164,17 @@ async fn accept(office: Rc<Office>, listening: Listening, stop: CancellationToke
                     drop(place);
                 });
             }
+            Ok(None) => {}
             Err(error) => {
-                let mended = office.spare.borrow_mut().release(&error);
-                if !mended {
-                    tracing::warn!(%error, "an operator's connection could not be accepted");
-                    sleep(ACCEPT_PAUSE).await;
-                }
+                tracing::warn!(%error, "an operator's connection could not be accepted");
+                sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
 /// Serves a connection to its end, and gives it back.
-async fn connection<S>(office: &Rc<Office>, socket: S) -> S
+async fn serve<S>(office: &Rc<Office>, socket: S) -> S
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {

@@ -3,14 +3,19 @@
 //! Where clients have taken all that the process may have, an accept fails. Some are held by files
 //! that are good for nothing else: one is closed, and the accept is tried again. When the connection
 //! that took its place has ended, its descriptor is kept in turn: without a moment in which a client
-//! who waits could get it, or each question of an operator would cost one of them.
+//! who waits could get it, or each question of an operator would cost one of them. Between the two
+//! clients leave a single free descriptor alone (`serve::door`).
 
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 
+use futures_util::FutureExt;
 use rustix::io::DupFlags;
 use rustix::io::dup3;
+
+use crate::admin::listener::Connection;
+use crate::admin::listener::Listening;
 
 /// How many.
 const SPARE: usize = 8;
@@ -42,8 +47,33 @@ impl Spare {
         }
     }
 
+    /// Accepts in place of one that is kept, after `error`. The system says that it is out of
+    /// descriptors before it looks whether somebody waits; where nobody does it is kept on.
+    ///
+    /// # Errors
+    ///
+    /// The system's, where none is left, or something else is wrong.
+    pub(super) fn accept(
+        &mut self,
+        listening: &Listening,
+        mut error: io::Error,
+    ) -> io::Result<Option<Connection>> {
+        while self.release(&error) {
+            match listening.accept().now_or_never() {
+                Some(Ok(connection)) => return Ok(Some(connection)),
+                // Something else in the process was quicker.
+                Some(Err(again)) => error = again,
+                None => {
+                    self.refill();
+                    return Ok(None);
+                }
+            }
+        }
+        Err(error)
+    }
+
     /// Gives one up, where that mends what went wrong; `false` where it does not.
-    pub(super) fn release(&mut self, error: &io::Error) -> bool {
+    fn release(&mut self, error: &io::Error) -> bool {
         let is_out = error.raw_os_error().is_some_and(|code| OUT_OF_FILES.contains(&code));
         is_out && self.kept.pop().is_some()
     }

@@ -35,7 +35,7 @@ impl Daemon {
         let listeners = self.operators_sockets(settings)?;
         let http = (!listeners.is_empty()).then(|| {
             let (metrics, stop) = (Arc::clone(&self.metrics), stop.clone());
-            admin::Stage { listeners, metrics, stop }
+            admin::Stage::new(listeners, metrics, stop)
         });
         let stage = Stage { http, console, stop };
         let name = "operators".to_owned();
