@@ -31,6 +31,10 @@ pub trait Wire: std::fmt::Debug {
 
     /// Wakes the session's task: bytes are queued, or it shall close.
     fn wake(&self);
+
+    /// Lets go of what it took and has yet to hand on: it shall not go out any more. A socket has
+    /// nothing of the kind.
+    fn withdraw(&self) {}
 }
 
 /// What became of a push.
@@ -224,6 +228,7 @@ impl Outbox {
         if self.is_inside {
             return self.fail();
         }
+        self.wire.withdraw();
         self.queue = None;
         self.budget.moved(self.queued, 0);
         self.queued = 0;

@@ -102,6 +102,10 @@ impl Wire for Buffer {
         self.notify();
         self.line.woken.notify_one();
     }
+
+    fn withdraw(&self) {
+        self.events.take();
+    }
 }
 
 /// The type of a frame.
@@ -131,6 +135,8 @@ mod tests {
         assert_eq!(buffer.write(&slices).unwrap(), 0);
         assert_eq!(buffer.take().len(), ROOM + 1);
         assert_eq!(buffer.write(&[IoSlice::new(b"z")]).unwrap(), 1);
+        buffer.withdraw();
+        assert!(buffer.is_empty());
     }
 
     #[test]

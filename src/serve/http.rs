@@ -34,6 +34,7 @@ use tracing::field::Empty;
 use tungstenite::handshake::derive_accept_key;
 
 use crate::gate::Entry;
+use crate::route::session::Close;
 use crate::route::session::Transport;
 use crate::serve::Front;
 use crate::serve::answer;
@@ -48,6 +49,7 @@ use crate::serve::origin;
 use crate::serve::origin::Asker;
 use crate::serve::rows;
 use crate::serve::visit::Line;
+use crate::serve::watched::Watched;
 use crate::serve::websocket;
 use crate::trace::span;
 use crate::trace::traced;
@@ -96,6 +98,7 @@ where
             Ok::<_, Infallible>(answer)
         }
     });
+    let (socket, waiting) = Watched::new(socket);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(front.settings().handshake)
@@ -106,6 +109,16 @@ where
     let mut stopping = false;
     let served = loop {
         tokio::select! {
+            biased;
+            // First: what waits may not go out any more.
+            () = line.woken.notified() => match line.closing(&front) {
+                None => {}
+                Some(Close::Expired) if waiting.is_so() => break Ok(()),
+                Some(_) => {
+                    connection.as_mut().graceful_shutdown();
+                    break timeout(FAREWELL, connection).await.unwrap_or(Ok(()));
+                }
+            },
             served = connection.as_mut() => break served,
             () = front.closing.cancelled(), if !stopping => {
                 stopping = true;
@@ -114,10 +127,6 @@ where
                 if !line.has_session() {
                     break timeout(LAST_REQUEST, connection).await.unwrap_or(Ok(()));
                 }
-            }
-            () = line.woken.notified() => if line.is_closing(&front) {
-                connection.as_mut().graceful_shutdown();
-                break timeout(FAREWELL, connection).await.unwrap_or(Ok(()));
             }
         }
     };

@@ -47,6 +47,7 @@ mod door;
 mod proxied;
 mod guest;
 mod http;
+mod watched;
 mod origin;
 mod credentials;
 mod asked;

@@ -84,10 +84,9 @@ impl Line {
         }
     }
 
-    /// Whether the connection's session is to be closed.
-    pub(crate) fn is_closing(&self, front: &Front) -> bool {
-        let shard = front.shard.borrow();
-        self.session.get().is_some_and(|key| shard.closing(key).is_some())
+    /// Whether the connection's session is to be closed, and why.
+    pub(crate) fn closing(&self, front: &Front) -> Option<Close> {
+        front.shard.borrow().closing(self.session.get()?)
     }
 
     /// Whether an answer is under way that has a session.

@@ -48,6 +48,7 @@ use crate::serve::end::goodbye;
 use crate::serve::framing::Framing;
 use crate::serve::guest::Guest;
 use crate::serve::tls::TlsSocket;
+use crate::serve::watched::Watched;
 use crate::serve::wire::Half;
 use crate::serve::wire::Socket;
 use crate::serve::wire::SocketWire;
@@ -73,15 +74,16 @@ const LATE_RETRY: Duration = Duration::from_secs(2);
 /// Takes over a connection that was upgraded.
 pub(crate) async fn begin(front: Rc<Front>, upgrade: OnUpgrade, who: (Option<Claims>, Guest)) {
     let Ok(upgraded) = upgrade.await else { return };
-    match upgraded.downcast::<TokioIo<TcpStream>>() {
+    match upgraded.downcast::<TokioIo<Watched<TcpStream>>>() {
         Ok(Parts { io, read_buf, .. }) => {
-            let socket = io.into_inner();
+            let socket = io.into_inner().into_inner();
             unbound_silence(&socket);
             start(&front, socket, early(read_buf), who);
         }
         Err(upgraded) => {
-            let Ok(parts) = upgraded.downcast::<TokioIo<TlsStream<TcpStream>>>() else { return };
-            let (socket, connection) = parts.io.into_inner().into_inner();
+            let parts = upgraded.downcast::<TokioIo<Watched<TlsStream<TcpStream>>>>();
+            let Ok(parts) = parts else { return };
+            let (socket, connection) = parts.io.into_inner().into_inner().into_inner();
             unbound_silence(&socket);
             start(&front, TlsSocket::new(socket, connection), early(parts.read_buf), who);
         }

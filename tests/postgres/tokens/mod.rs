@@ -1,6 +1,7 @@
 //! Tokens end to end: keys that issuers publish, and sessions whose token is over.
 
 mod issuer;
+mod backlog;
 mod claims;
 mod expiry;
 mod published;
@@ -18,7 +19,7 @@ use crate::tokens::issuer::fixture;
 
 /// A daemon that shows each subject its own notes, with more settings of `[auth]` and after it.
 async fn notes(auth: &str, set: &[&str]) -> Deployment {
-    let schema = "CREATE TABLE notes (id int PRIMARY KEY, owner text); \
+    let schema = "CREATE TABLE notes (id int PRIMARY KEY, owner text, body text); \
                   ALTER TABLE notes REPLICA IDENTITY FULL";
     let tables = format!(
         "{auth}\n[[table]]\nname = 'public.notes'\npolicy = \"owner = claims ->> 'sub'\"\n"
