@@ -8,6 +8,7 @@ mod monitoring;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
+use std::path::Path;
 use std::path::PathBuf;
 
 use documents::read;
@@ -278,6 +279,37 @@ fn metrics() -> String {
     }
     text.push('\n');
     text
+}
+
+#[test]
+fn what_the_labels_of_metrics_say_is_that_of_the_code() {
+    let section = |metric: &str| -> BTreeSet<String> {
+        let document = read("docs/metrics.md");
+        let (_, after) = document.split_once(&format!("### `{metric}`\n")).unwrap();
+        let rows = rows(after);
+        rows.iter().map(|row| row.first().unwrap().trim_matches('`').to_owned()).collect()
+    };
+    for (metric, path) in [
+        ("walcast_auth_rejected_total", "src/auth/token.rs"),
+        ("walcast_auth_key_look_failures_total", "src/auth/fetch.rs"),
+    ] {
+        assert_eq!(section(metric), results(path, "pub const fn code("), "{metric}");
+    }
+    let asked = results("src/ask/mod.rs", "pub const fn word(");
+    assert_eq!(section("walcast_snapshot_failures_total"), asked);
+    let sources: String = files("rs").iter().map(|path| read_code(path)).collect();
+    let mut unheld = results("src/replica/unheld.rs", "pub const fn code(");
+    unheld.extend(after_each(&sources, "replicas.failures.one(\""));
+    assert_eq!(section("walcast_replica_failures_total"), unheld);
+    // The others are told to clients, and in the protocol.
+    let counted = after_each(&sources, "self.metrics.refused(\"");
+    assert_eq!(section("walcast_refused_total"), counted);
+}
+
+/// A file of the program; empty where it is none.
+fn read_code(path: &Path) -> String {
+    let ours = path.strip_prefix(root()).unwrap_or(path);
+    if ours.starts_with("src") { before_tests(ours.to_str().unwrap()) } else { String::new() }
 }
 
 #[test]

@@ -87,13 +87,13 @@ pub(super) const FAMILIES: &[Family] = &[
     counter(
         ("walcast_refused", ""),
         &["code"],
-        "Subscriptions that were refused or ended by an error, by its code (docs/protocol.md).",
+        "Subscriptions, connections and requests that were refused or ended by an error, by its code.",
         |it, out| out.by(it.refused.get()),
     ),
     counter(
         ("walcast_resyncs", ""),
         &["reason"],
-        "Subscriptions that were told that they missed changes, by the reason (docs/protocol.md).",
+        "Subscriptions that were told that they missed changes, by the reason.",
         |it, out| out.by(it.resynced.get()),
     ),
     counter(
