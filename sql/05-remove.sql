@@ -8,8 +8,8 @@
 --   replication_role   "walcast_replication"
 --   asking_role        "walcast_asking"
 --
--- Needs: what made them (but for 06-fence.sql, which goes by its own -v remove=1). Stop walcast first: a slot that is read can't be dropped. Can be applied
--- again at any time. The client roles and the replica identities of your tables are left as they
+-- Needs: what made them (but for 06-fence.sql, which goes by its own -v remove=1). Stop walcast first:
+-- a slot that is read can't be dropped. Can be applied again at any time. The client roles and the replica identities of your tables are left as they
 -- are: the application may use them.
 
 \set ON_ERROR_STOP on

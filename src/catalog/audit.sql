@@ -14,6 +14,23 @@ SELECT jsonb_build_object(
                        'idle_replication_slot_timeout')
     ),
     'clock', extract(epoch FROM clock_timestamp()),
+    'fence', EXISTS (
+        SELECT FROM pg_event_trigger WHERE evtname = 'walcast_fence' AND evtenabled <> 'D'),
+    -- What their policies say depends on functions or other tables, or their partitions are announced.
+    'late', COALESCE((
+        SELECT jsonb_agg(c.oid::regclass ORDER BY p.schemaname, p.tablename)
+        FROM pg_publication_tables p
+        JOIN pg_namespace n ON n.nspname = p.schemaname
+        JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
+        WHERE p.pubname = $1::text AND c.relrowsecurity
+          AND (c.relkind = 'p' OR EXISTS (
+              SELECT
+              FROM pg_policy y
+              JOIN pg_depend d ON d.classid = 'pg_policy'::regclass AND d.objid = y.oid
+              WHERE y.polrelid = c.oid
+                AND (d.refclassid = 'pg_proc'::regclass AND d.refobjid >= 16384
+                     OR d.refclassid = 'pg_class'::regclass AND d.refobjid <> c.oid)))
+    ), '[]'),
     'slots_used', (SELECT count(*) FROM pg_replication_slots),
     -- What is in a row of it only some may see; how many there are, everybody.
     'senders_used', (SELECT count(*) FROM pg_stat_replication),

@@ -69,6 +69,12 @@ impl Fresh {
         rows.iter().map(|row| row.get(0)).collect()
     }
 
+    /// Whether the event trigger is there.
+    async fn fenced(&self) -> bool {
+        let query = "SELECT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = 'walcast_fence')";
+        self.sql.query_one(query, &[]).await.unwrap().get(0)
+    }
+
     fn check(&self) -> Output {
         let server = self.database.server;
         let url = |role: &str| server.connection_string_as(&self.named(role), &self.database.name);
@@ -95,6 +101,7 @@ async fn what_is_printed_makes_all_that_is_needed_and_what_takes_it_away() {
         let applied = fresh.psql(&script.stdout);
         assert!(applied.status.success() && applied.stderr.is_empty(), "{}", printed(&applied));
     }
+    assert!(fresh.fenced().await);
     let (ask, repl) = (fresh.named("ask"), fresh.named("repl"));
     assert_eq!(fresh.made().await, [ask, "orders".to_owned(), repl, web.clone()]);
     let report = fresh.check();
@@ -112,6 +119,7 @@ async fn what_is_printed_makes_all_that_is_needed_and_what_takes_it_away() {
         assert!(applied.status.success(), "{}", printed(&applied));
     }
     assert_eq!(fresh.made().await, [web]);
+    assert!(!fresh.fenced().await);
     let slots = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = $1";
     let row = fresh.sql.query_one(slots, &[&fresh.database.name]).await.unwrap();
     assert_eq!(row.get::<_, i64>(0), 0);
@@ -134,6 +142,8 @@ async fn it_is_run_as_whoever_may_and_again_and_all_or_nothing() {
     let text = printed(&first);
     assert!(text.contains("  CREATE PUBLICATION walcast;\n"), "{text}");
     assert!(text.contains("-- \"We Ird\": UPDATE and DELETE FAIL: ALTER TABLE"), "{text}");
+    assert!(text.contains("  CREATE EVENT TRIGGER walcast_fence ON "), "{text}");
+    assert!(!text.contains("takes a superuser") && fresh.fenced().await, "{text}");
     let again = apply("public.orders,\"We Ird\"");
     assert!(again.status.success(), "{}", printed(&again));
     assert!(!printed(&again).contains("CREATE"), "{}", printed(&again));
@@ -161,6 +171,40 @@ async fn an_owner_without_superuser_makes_all_but_the_replication_role() {
     let applied = fresh.setup(&[&arguments[..], &["--without-replication-role"]].concat());
     assert!(applied.status.success(), "{}", printed(&applied));
     assert_eq!(fresh.made().await.len(), 4);
+    let text = printed(&applied);
+    assert!(text.contains("walcast_fence, which takes a superuser"), "{text}");
+    assert!(!fresh.fenced().await);
+
+    // Whoever may makes it later, and check knows whether it is there.
+    fresh
+        .sql
+        .batch_execute(
+            "CREATE FUNCTION mine(text) RETURNS boolean LANGUAGE sql STABLE AS 'SELECT $1 = current_user'; \
+             ALTER TABLE orders ENABLE ROW LEVEL SECURITY; \
+             CREATE POLICY p ON orders USING (mine(customer))",
+        )
+        .await
+        .unwrap();
+    let password = format!("CREATE ROLE {} LOGIN REPLICATION", fresh.named("repl"));
+    fresh.sql.batch_execute(&password).await.unwrap();
+    let said = printed(&fresh.check());
+    assert!(said.contains("walcast_fence: is not there"), "{said}");
+    let url = fresh.database.connection_string();
+    let arguments = ["--tables", "orders", "--role", &web, "--apply", "--url", &url];
+    let applied = fresh.setup(&arguments);
+    assert!(applied.status.success() && fresh.fenced().await, "{}", printed(&applied));
+    let said = printed(&fresh.check());
+    assert!(said.contains("walcast_fence: is there"), "{said}");
+}
+
+#[tokio::test]
+async fn the_event_trigger_is_left_out_where_nobody_wants_it() {
+    let fresh = Fresh::new().await;
+    let (web, url) = (fresh.named("web"), fresh.database.connection_string());
+    let arguments =
+        ["--tables", "orders", "--role", &web, "--apply", "--url", &url, "--without-fence"];
+    let applied = fresh.setup(&arguments);
+    assert!(applied.status.success() && !fresh.fenced().await, "{}", printed(&applied));
 }
 
 #[tokio::test]

@@ -128,6 +128,33 @@ pub(super) fn publication(facts: &Facts, expected: &Expectations) -> Vec<Finding
     findings
 }
 
+/// Whether a change of what policies depend on counts at once, or within two seconds.
+pub(super) fn fence(facts: &Facts) -> Option<Finding> {
+    if facts.late.is_empty() {
+        return None;
+    }
+    let tables = facts.late.join(", ");
+    let (severity, message) = if facts.fence {
+        (
+            Severity::Notice,
+            format!(
+                "is there: changes of functions, schemas and tables that policies read count from \
+                 the next change on, also for {tables}"
+            ),
+        )
+    } else {
+        (
+            Severity::Warning,
+            format!(
+                "is not there, so changes of functions, schemas, other tables or partitions that \
+                 the policies of {tables} depend on count within two seconds, not at once: apply \
+                 sql/06-fence.sql as a superuser (`walcast setup` has it)"
+            ),
+        )
+    };
+    Some(Finding::new(severity, "fence", "event trigger walcast_fence", message))
+}
+
 /// Client roles for which row-level security is not asked.
 pub(super) fn client_roles(facts: &Facts) -> Vec<Finding> {
     let found = |role: &String| {

@@ -41,6 +41,10 @@ pub struct Facts {
     /// Client roles that no row-level security holds.
     pub(super) exempt_roles: Vec<String>,
     pub(super) identities: Vec<Identity>,
+    /// Whether the event trigger of `sql/06-fence.sql` is there.
+    pub(super) fence: bool,
+    /// Published tables about whose policies something may change that the stream does not announce.
+    pub(super) late: Vec<String>,
 }
 
 /// A row of `pg_replication_slots`.

@@ -115,6 +115,7 @@ pub fn judge(facts: &Facts, snapshot: &Snapshot, expected: &Expectations) -> Vec
     findings.extend(around::publication(facts, expected));
     findings.extend(server::roles(facts, expected));
     findings.extend(around::client_roles(facts));
+    findings.extend(around::fence(facts));
     findings.extend(tables::identities(facts));
     findings.extend(tables::access(facts, snapshot, expected));
     findings.extend(tables::types(snapshot));
@@ -163,6 +164,7 @@ mod tests {
         "replication_role": {"rolname": "repl", "rolsuper": false, "rolreplication": true,
             "rolbypassrls": false, "rolcanlogin": true},
         "unknown_roles": [], "foreign_roles": [], "exempt_roles": [],
+        "fence": false, "late": [],
         "identities": [{"schema": "public", "name": "orders", "kind": "f", "usable": true,
             "has_key": true, "published": true}]
     }"#;
@@ -235,6 +237,7 @@ mod tests {
         one("/publication/pubviaroot", false, "publication-leaves");
         one("/publication/puballtables", true, "publication-all-tables");
         one("/exempt_roles", vec!["customer"], "client-role-too-strong");
+        one("/late", vec!["orders"], "fence");
         one("/publication", null.clone(), "publication-missing");
         one("/publication/pubdelete", false, "publication-partial");
         one("/asking_role/rolsuper", true, "asking-role-too-strong");

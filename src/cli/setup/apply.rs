@@ -76,7 +76,7 @@ async fn connect(target: Target<'_>) -> Result<Client, SetupError> {
 /// Runs a statement and says so; of a question, what it answers.
 async fn run(client: &Client, statement: &str, out: &mut impl Write) -> Result<(), SetupError> {
     let answer = rows(client, statement).await?;
-    if !statement.starts_with("SELECT c.oid") {
+    if !statement.starts_with("SELECT ") {
         let line = statement.split_whitespace().collect::<Vec<_>>().join(" ");
         writeln!(out, "  {line};").map_err(SetupError::Output)?;
     }

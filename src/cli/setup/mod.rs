@@ -57,6 +57,11 @@ pub struct Setup {
     #[arg(long)]
     without_replication_role: bool,
 
+    /// Leaves out the event trigger that makes changes of functions and schemas count at once. Only a
+    /// superuser makes it; for others nothing is made, and a note says so
+    #[arg(long)]
+    without_fence: bool,
+
     /// Runs it, instead of printing it
     #[arg(long, requires = "url", conflicts_with = "remove")]
     apply: bool,
@@ -73,7 +78,7 @@ pub struct Setup {
     #[arg(long, value_name = "FILE")]
     tls_ca_file: Option<PathBuf>,
 
-    /// Prints how to drop the slot, the publication and the roles
+    /// Prints how to drop the slot, the publication, the roles and the event trigger
     #[arg(long)]
     remove: bool,
 }
@@ -135,7 +140,8 @@ impl Setup {
         let names = self.names(config.as_ref());
         let mut out = std::io::stdout().lock();
         if self.remove {
-            print(&[(script::REMOVE, names.of_removal())], &mut out)?;
+            let fence = Variables::from([("remove", "yes".to_owned())]);
+            print(&[(script::REMOVE, names.of_removal()), (script::FENCE, fence)], &mut out)?;
             return Ok(ExitCode::SUCCESS);
         }
         if names.tables.is_empty() {
@@ -173,6 +179,9 @@ impl Setup {
         if !names.roles.is_empty() {
             let roles = of(&[("roles", &names.roles), ("tables", &names.tables), asking_role]);
             scripts.push((script::CLIENT_ROLES, roles));
+        }
+        if !self.without_fence {
+            scripts.push((script::FENCE, Variables::new()));
         }
         scripts
     }

@@ -23,6 +23,8 @@ pub(super) const ASKING_ROLE: Script =
     Script { name: "03-asking-role.sql", text: include_str!("../../../sql/03-asking-role.sql") };
 pub(super) const CLIENT_ROLES: Script =
     Script { name: "04-client-roles.sql", text: include_str!("../../../sql/04-client-roles.sql") };
+pub(super) const FENCE: Script =
+    Script { name: "06-fence.sql", text: include_str!("../../../sql/06-fence.sql") };
 pub(super) const REMOVE: Script =
     Script { name: "05-remove.sql", text: include_str!("../../../sql/05-remove.sql") };
 
@@ -105,7 +107,8 @@ fn literal(value: &str) -> String {
 mod tests {
     use super::*;
 
-    const ALL: [Script; 5] = [PUBLICATION, REPLICATION_ROLE, ASKING_ROLE, CLIENT_ROLES, REMOVE];
+    const ALL: [Script; 6] =
+        [PUBLICATION, REPLICATION_ROLE, ASKING_ROLE, CLIENT_ROLES, FENCE, REMOVE];
 
     #[test]
     fn nothing_of_psql_is_left_in_a_step() {
