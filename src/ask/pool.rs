@@ -245,7 +245,9 @@ impl Office {
                 _ => return (connection, Err(AskError::Busy.into())),
             }
         }
-        let mut connection = connection;
+        // Only a new session tells what is seen where nothing was ever set.
+        let is_fresh = matches!(question, Question::Rows(select) if select.unset.is_some());
+        let mut connection = connection.filter(|_| !is_fresh);
         loop {
             let fresh = connection.is_none();
             let standing = match connection.take() {

@@ -3,6 +3,7 @@
 //! The simple query protocol is used, so that every value comes as its type's output function
 //! prints it, exactly as the stream brings it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -164,7 +165,8 @@ impl Connection {
         let script = script(select, settings)?;
         let stream = self.client.simple_query_raw(&script).await?;
         let mut stream = std::pin::pin!(stream);
-        let mut reading = Reading { select, settings, wire: Vec::new(), bytes: 0, count: 0 };
+        let mut reading = Reading::new(select, settings);
+        let places = Places::of(select);
         let mut builder = None;
         let mut answered = None;
         // Which statement of the script the rows are of.
@@ -179,7 +181,8 @@ impl Connection {
                 _ => continue,
             };
             match statement {
-                MOMENT_AT => {
+                at if Some(at) == places.first => reading.note(&row)?,
+                at if at == places.moment => {
                     if row.get(2) != Some("t") {
                         return Err(AskError::Changed.into());
                     }
@@ -187,8 +190,12 @@ impl Connection {
                     builder = Some(TransactionBuilder::new(Xid(0), insert_lsn, Timestamp(0)));
                     answered = Some((visibility, insert_lsn));
                 }
-                ROWS_AT => reading.take(&row, builder.as_mut().ok_or(QueryError::Malformed)?)?,
-                INTACT_AT if row.get(0) != Some("t") => return Err(AskError::Changed.into()),
+                at if at == places.rows => {
+                    reading.take(&row, builder.as_mut().ok_or(QueryError::Malformed)?)?;
+                }
+                at if at == places.intact && row.get(0) != Some("t") => {
+                    return Err(AskError::Changed.into());
+                }
                 _ => {}
             }
         }
@@ -200,9 +207,23 @@ impl Connection {
 }
 
 /// The places of statements in the script.
-const MOMENT_AT: usize = 1;
-const ROWS_AT: usize = 4;
-const INTACT_AT: usize = 5;
+#[derive(Clone, Copy)]
+struct Places {
+    moment: usize,
+    /// What a new session shows, where that may be something else.
+    first: Option<usize>,
+    rows: usize,
+    intact: usize,
+}
+
+impl Places {
+    const fn of(select: &Select) -> Places {
+        match select.unset {
+            None => Places { moment: 1, first: None, rows: 4, intact: 5 },
+            Some(_) => Places { moment: 1, first: Some(4), rows: 6, intact: 7 },
+        }
+    }
+}
 
 /// Everything at once: there is one round trip, and no more in which the transaction is open.
 fn script(select: &Select, settings: &Settings) -> Result<String, QueryError> {
@@ -212,19 +233,36 @@ fn script(select: &Select, settings: &Settings) -> Result<String, QueryError> {
     };
     let calls: Option<Vec<String>> = select.settings.iter().map(call).collect();
     let calls = calls.ok_or(QueryError::Malformed)?.join(", ");
+    let rows = select.sql(settings.rows_max);
+    let first = match &select.unset {
+        None => String::new(),
+        Some(unset) => {
+            let empty: Option<Vec<String>> = unset.names.iter().map(|name| emptied(name)).collect();
+            let mut empty = empty.ok_or(QueryError::Malformed)?;
+            empty.push("true".to_owned());
+            format!("{rows};SELECT {};", empty.join(", "))
+        }
+    };
     Ok(format!(
         "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;\
          {MOMENT}{};\
          SET LOCAL ROLE {};\
          SELECT {calls};\
-         {};\
+         {first}{rows};\
          {};\
          COMMIT",
         select.shape_sql(),
         quoted_name(&select.role),
-        select.sql(settings.rows_max),
         select.intact_sql(),
     ))
+}
+
+/// The call that makes a setting empty, as it is in a session that was used, or what the database sets it
+/// to; `None` where the name can't be written.
+pub(super) fn emptied(name: &str) -> Option<String> {
+    let name = quoted_text(name)?;
+    let as_it_is = format!("COALESCE(current_setting({name}, true), '')");
+    Some(format!("set_config({name}, {as_it_is}, true) IS NULL"))
 }
 
 pub(super) fn moment(row: &SimpleQueryRow) -> Result<(Visibility, Lsn), QueryError> {
@@ -241,20 +279,51 @@ struct Reading<'a> {
     wire: Vec<u8>,
     bytes: usize,
     count: usize,
+    /// The rows that a new session has shown, and how often, where that was asked.
+    seen: Option<HashMap<Vec<Option<String>>, usize>>,
 }
 
-impl Reading<'_> {
+impl<'a> Reading<'a> {
+    fn new(select: &'a Select, settings: &'a Settings) -> Reading<'a> {
+        let seen = select.unset.as_ref().map(|_| HashMap::new());
+        Reading { select, settings, wire: Vec::new(), bytes: 0, count: 0, seen }
+    }
+
+    /// Notes a row that a new session shows.
+    fn note(&mut self, row: &SimpleQueryRow) -> Result<(), QueryError> {
+        let texts = texts(row);
+        self.bytes += texts.iter().flatten().map(String::len).sum::<usize>();
+        if self.bytes > self.settings.bytes_max {
+            return Err(self.too_large().into());
+        }
+        if let Some(seen) = &mut self.seen {
+            *seen.entry(texts).or_default() += 1;
+        }
+        Ok(())
+    }
+
+    const fn too_large(&self) -> AskError {
+        AskError::TooLarge { limit: self.settings.bytes_max, unit: "bytes" }
+    }
+
     /// Adds a row in the stream's own form; columns that were not asked for are not in it.
     fn take(
         &mut self,
         row: &SimpleQueryRow,
         builder: &mut TransactionBuilder,
     ) -> Result<(), QueryError> {
+        if let Some(seen) = &mut self.seen {
+            match seen.get_mut(&texts(row)) {
+                Some(left) if *left > 0 => *left -= 1,
+                _ => return Ok(()),
+            }
+        }
         self.count += 1;
         if self.count > self.settings.rows_max {
             return Err(AskError::TooLarge { limit: self.settings.rows_max, unit: "rows" }.into());
         }
-        let too_large = || AskError::TooLarge { limit: self.settings.bytes_max, unit: "bytes" };
+        let limit = self.settings.bytes_max;
+        let too_large = || AskError::TooLarge { limit, unit: "bytes" };
         let columns = self.select.relation.columns.len();
         let narrow = u16::try_from(columns).map_err(|_| too_large())?;
         self.wire.clear();
@@ -286,4 +355,9 @@ impl Reading<'_> {
         builder.push(&self.select.relation, change).map_err(|_| too_large())?;
         Ok(())
     }
+}
+
+/// A row's values.
+fn texts(row: &SimpleQueryRow) -> Vec<Option<String>> {
+    (0..row.len()).map(|at| row.get(at).map(str::to_owned)).collect()
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
+use crate::ask::verdict::UnsetSettings;
 use crate::change::cursor::Source;
 use crate::change::lsn::Lsn;
 use crate::change::relation::Relation;
@@ -19,6 +20,8 @@ pub struct Select {
     pub role: Box<str>,
     /// The settings that the table's own policies may look at, where it has any.
     pub settings: Vec<(Box<str>, Box<str>)>,
+    /// What these may look at beside it: rows are those that a new session and a used one show.
+    pub unset: Option<UnsetSettings>,
     /// The columns that are needed; the others are left out of the rows.
     pub columns: Vec<usize>,
     /// Which rows: a condition that was written by `rule`.
@@ -65,6 +68,7 @@ impl Select {
         (
             (self.relation.id.0, self.relation.version, &self.role, &self.settings, &self.columns),
             (&self.condition, &self.latest_by, &self.order, self.limit, self.stream),
+            &self.unset,
         )
     }
 

@@ -71,6 +71,7 @@ pub(crate) fn question(
         partitioned: table.partitioned,
         role: claims.role().into(),
         settings: if judged { session.to_settings() } else { Vec::new() },
+        unset: plan.asked.as_ref().and_then(|asked| asked.name.unset.clone()),
         columns,
         condition: condition.sql.map(Into::into),
         latest_by,

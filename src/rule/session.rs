@@ -63,6 +63,11 @@ impl Settings {
         Settings { by_name }
     }
 
+    /// The names of all settings that are made of claims, in lower case.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.by_name.keys().map(|name| &**name)
+    }
+
     /// The places of all claims that settings are made of.
     pub fn paths(&self) -> impl Iterator<Item = &[Box<str>]> {
         self.by_name.values().map(|path| &**path)

@@ -18,6 +18,8 @@
 //!
 //! - A name is judged under its own role and claims, in a subtransaction that is rolled back, so that
 //!   neither an error nor a setting reaches the next. Plans are discarded where the role changes.
+//! - A setting that nobody has set is NULL or empty by what happened in the session before. Who looks at
+//!   one is asked for in both kinds of session, and sees what both show. (`fresh`)
 //! - What the policy reads and the image does not hold is never taken for NULL: there is no image
 //!   then.
 //! - Questions a second, connections, names and images of an inquiry, and inquiries that wait are
@@ -25,6 +27,8 @@
 
 mod image;
 mod judge;
+mod pass;
+mod fresh;
 mod script;
 
 use std::sync::Arc;
@@ -76,6 +80,18 @@ pub struct Name {
     pub role: Box<str>,
     /// The settings that policies may look at.
     pub settings: Vec<(Box<str>, Box<str>)>,
+    /// What they may look at beside it; absent: nothing.
+    pub unset: Option<UnsetSettings>,
+}
+
+/// Settings that policies look at and that the claims don't set. They are NULL in a session that never
+/// set them and empty in one that did: what is seen must be seen in both.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct UnsetSettings {
+    /// Those that are known.
+    pub names: Box<[Box<str>]>,
+    /// Whether there may be others.
+    pub others: bool,
 }
 
 impl Name {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! BEGIN; the moment, the table's shape; the images as a setting; SAVEPOINT
-//! for each name: ROLLBACK TO; the role, its settings; the condition over the images
+//! for each name: ROLLBACK TO; the role, its settings (and, empty, those that it lacks); the condition
+//!                over the images
 //! ROLLBACK TO; whether the tables that it looks into are still the same files; ROLLBACK
 //! ```
 //!
@@ -12,6 +13,7 @@
 //! A TRUNCATE or a rewrite takes rows away from older snapshots, too. Such an answer would be of no
 //! moment at all, and is not taken.
 
+use crate::ask::query::emptied;
 use crate::ask::verdict::Case;
 use crate::ask::verdict::Inquiry;
 use crate::ask::verdict::Matter;
@@ -41,14 +43,25 @@ pub(super) fn end(matter: &Matter) -> String {
 /// Where the images are that every name is asked about.
 const SHARED: &str = "walcast.images";
 
+/// What a setting is that a case looks at and does not set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unset {
+    /// As in a session that never set it: this one must not have.
+    Null,
+    /// As in one that did: empty, or what the database sets it to.
+    Empty,
+}
+
 /// Begins the transaction, tells its moment and whether the table is of the shape that the images
-/// have; `None` where an image holds what no literal can.
-pub(super) fn begin(inquiry: &Inquiry) -> Option<String> {
+/// have, and how another session may join in that moment; `None` where an image holds what no literal
+/// can.
+pub(super) fn begin(inquiry: &Inquiry, is_joined: bool) -> Option<String> {
     let matter = &inquiry.matter;
     let images = quoted_text(&array(inquiry.images.iter()))?;
+    let join = if is_joined { ", pg_export_snapshot()" } else { "" };
     Some(format!(
         "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;\
-         SELECT pg_current_snapshot(), pg_current_wal_insert_lsn(), {};\
+         SELECT pg_current_snapshot(), pg_current_wal_insert_lsn(), {}{join};\
          SELECT set_config('{SHARED}', {images}, true) IS NULL;\
          SAVEPOINT name",
         shape(matter)
@@ -60,19 +73,35 @@ pub(super) fn act(role: &str) -> String {
     format!("ROLLBACK TO SAVEPOINT name;SET LOCAL ROLE {}", quoted_name(role))
 }
 
+/// Begins the transaction at another one's moment.
+pub(super) fn join(inquiry: &Inquiry, moment: &str) -> Option<String> {
+    let images = quoted_text(&array(inquiry.images.iter()))?;
+    let moment = quoted_text(moment)?;
+    Some(format!(
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;\
+         SET TRANSACTION SNAPSHOT {moment};\
+         SELECT set_config('{SHARED}', {images}, true) IS NULL;\
+         SAVEPOINT name"
+    ))
+}
+
 /// Asks about some images of a case; absent: all that it is about.
 pub(super) fn ask(
     inquiry: &Inquiry,
     case: &Case,
     only: Option<&[usize]>,
-    discard: bool,
+    (discard, unset): (bool, Unset),
 ) -> Option<String> {
     let matter = &inquiry.matter;
     let call = |(name, value): &(Box<str>, Box<str>)| {
         let (name, value) = (quoted_text(name)?, quoted_text(value)?);
         Some(format!("set_config({name}, {value}, true) IS NULL"))
     };
-    let settings: Vec<String> = case.name.settings.iter().map(call).collect::<Option<_>>()?;
+    let mut settings: Vec<String> = case.name.settings.iter().map(call).collect::<Option<_>>()?;
+    if let (Unset::Empty, Some(names)) = (unset, &case.name.unset) {
+        let empty = names.names.iter().map(|name| emptied(name));
+        settings.extend(empty.collect::<Option<Vec<_>>>()?);
+    }
     let settings = match settings.join(", ") {
         none if none.is_empty() => none,
         calls => format!("SELECT {calls};"),

@@ -371,7 +371,7 @@ mod tests {
     }
 
     fn name() -> Arc<Name> {
-        Arc::new(Name { role: "web".into(), settings: Vec::new() })
+        Arc::new(Name { role: "web".into(), settings: Vec::new(), unset: None })
     }
 
     fn watched() -> Arc<[RelationId]> {

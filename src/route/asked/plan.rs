@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::ask::verdict::Matter;
 use crate::ask::verdict::Name;
+use crate::ask::verdict::UnsetSettings;
 use crate::auth::Claims;
 use crate::catalog::snapshot::Table;
 use crate::change::id::RelationId;
@@ -34,14 +35,17 @@ pub(in crate::route) fn plan(
     reads.dedup();
     let session = Session::new(claims.json(), role, context.policies.settings());
     let watched = watched(context, table);
+    let settings = session.to_settings();
+    let unset = unset(context, &settings, table);
     let steady = reach.steady && is_brought_whole(context, table, &watched);
+    let condition = condition(table, role);
     Ok(Asked {
-        name: Arc::new(Name { role: role.into(), settings: session.to_settings() }),
+        name: Arc::new(Name { role: role.into(), settings, unset }),
         matter: Arc::new(Matter {
             relation: Arc::clone(relation),
             columns,
             reads: reads.into(),
-            condition: condition(table, role).into(),
+            condition: condition.into(),
             search_path: context.policies.search_path().into(),
             watched: watched.clone().into(),
         }),
@@ -79,4 +83,22 @@ fn is_brought_whole(context: Context<'_>, table: &Table, watched: &[RelationId])
     };
     let all = table.policies.reach.tables.as_ref();
     all.is_some_and(|all| all.len() == watched.len()) && watched.iter().all(whole)
+}
+
+/// The settings that the policies look at, or may, and that these don't set.
+fn unset(
+    context: Context<'_>,
+    settings: &[(Box<str>, Box<str>)],
+    table: &Table,
+) -> Option<UnsetSettings> {
+    let is_set = |name: &str| settings.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
+    let read = table.policies.reach.settings.as_ref();
+    let names: Vec<Box<str>> = match read {
+        // Only names with a point in them are nobody's but the session's.
+        Some(read) => read.iter().filter(|name| name.contains('.')).cloned().collect(),
+        None => context.policies.settings().names().map(Box::from).collect(),
+    };
+    let names: Box<[Box<str>]> = names.into_iter().filter(|name| !is_set(name)).collect();
+    let others = read.is_none();
+    (others || !names.is_empty()).then_some(UnsetSettings { names, others })
 }

@@ -15,3 +15,4 @@ mod remembered;
 mod roles;
 mod shapes;
 mod subject;
+mod unset;
