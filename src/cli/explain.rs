@@ -163,7 +163,8 @@ impl Explain {
         let filter = self.filter.as_deref().map(|text| Filter::Where(text.into()));
         let request = Request::whole(&schema, &name, filter);
         if let Some(row) = &self.row {
-            let explanation = lookup::of_row(context, &claims, &request, row)?;
+            let explanation =
+                Box::pin(lookup::of_row(&dial, context, &claims, &request, row)).await?;
             return Ok(Found { explanation, known: Known::Whole, shown: None });
         }
         let key = self.key.as_deref().unwrap_or_default();

@@ -44,7 +44,11 @@ pub(super) async fn explain(
             let lookup = Lookup { cursor: *cursor, claims, filter };
             whole(view.inspector.explain(lookup).await?)
         }
-        About::Row { table, row } => whole(lookup::of_row(context, &claims, &request(table), row)?),
+        About::Row { table, row } => {
+            let request = request(table);
+            let asking = &view.asking;
+            whole(Box::pin(lookup::of_row(asking, context, &claims, &request, row)).await?)
+        }
         About::Key { table, key } => {
             let asked = Asked { asking: &view.asking, reading: None };
             Box::pin(lookup::of_key(asked, context, &claims, &request(table), key)).await?

@@ -17,6 +17,7 @@
 
 mod because;
 mod recall;
+mod settle;
 
 use std::sync::Arc;
 
@@ -145,6 +146,8 @@ pub struct Clause {
     pub old: Option<Truth>,
     /// What it says of the row after.
     pub new: Option<Truth>,
+    /// Whether Postgres was asked for that, as of now.
+    pub asked: bool,
 }
 
 /// What a clause is.
@@ -395,7 +398,7 @@ impl Asking<'_, '_> {
         let Moments { before, after } = self.images.others;
         let old = of_row(self.images.old.as_deref(), before);
         let new = of_row(self.images.new.as_deref(), after);
-        Clause { of, name, text: text.into(), old, new }
+        Clause { of, name, text: text.into(), old, new, asked: false }
     }
 
     fn why(&self, undecided: Undecided) -> String {

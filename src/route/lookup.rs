@@ -2,8 +2,10 @@
 //!
 //! The row is read as the asking role, where that may read it, and in the name of the client's role
 //! and claims, as a snapshot is: so Postgres's own answer stands beside walcast's. A row that neither
-//! may see is explained as far as its key tells.
+//! may see is explained as far as its key tells. Policies that read other tables, or are not decided in
+//! process, are asked of Postgres for this row, as of now.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::ask::row;
@@ -11,9 +13,11 @@ use crate::ask::row::Cells;
 use crate::ask::row::Key;
 use crate::ask::row::Name;
 use crate::ask::row::RowError;
+use crate::ask::verdict::once;
 use crate::auth::Claims;
 use crate::catalog::dial::Dial;
 use crate::change::tuple::Cell;
+use crate::route::asked;
 use crate::route::explain::Admission;
 use crate::route::explain::Explanation;
 use crate::route::explain::Subject;
@@ -90,7 +94,7 @@ pub async fn of_key(
     let key = Key { relation, values };
     let positions = 0..relation.columns.len();
     let all: Vec<usize> = positions.collect();
-    let reading = asked.reading.unwrap_or(asked.asking);
+    let (asking, reading) = (asked.asking, asked.reading.unwrap_or(asked.asking));
     let whole = forgiving(Box::pin(row::read(reading, key, None, &all)).await)?.flatten();
     let granted = table.granted(claims.role()).unwrap_or_default();
     let granted: Vec<usize> =
@@ -109,7 +113,7 @@ pub async fn of_key(
         (None, Some(cells)) => (cells, Known::Granted),
         (None, None) => (key_only(key), Known::KeyOnly),
     };
-    let explanation = explain(context, claims, request, relation, Subject::Row(&borrowed(&cells)));
+    let explanation = explained(asking, context, claims, request, &cells).await?;
     let judges = matches!(explanation.admission, Admission::RowSecurity | Admission::Exempt);
     Ok(Found { explanation, known, shown: shown.filter(|_| judges) })
 }
@@ -120,7 +124,8 @@ pub async fn of_key(
 /// # Errors
 ///
 /// [`FindError`] where there is no such table, or the text is not a row of it.
-pub fn of_row(
+pub async fn of_row(
+    asking: &Dial,
     context: Context<'_>,
     claims: &Claims,
     request: &Request,
@@ -141,7 +146,36 @@ pub fn of_row(
             other => Some(other.to_string()),
         });
     }
-    Ok(explain(context, claims, request, &relation, Subject::Row(&borrowed(&cells))))
+    explained(asking, context, claims, request, &cells).await
+}
+
+/// Explains a row. Policies that are not decided here, or by the rows of other tables, are asked of
+/// Postgres, each alone, as of now.
+async fn explained(
+    asking: &Dial,
+    context: Context<'_>,
+    claims: &Claims,
+    request: &Request,
+    cells: &Cells,
+) -> Result<Explanation, FindError> {
+    let table = plan::table(context, request)?;
+    let row = borrowed(cells);
+    let relation = &table.relation;
+    let explanation = explain(context, claims, request, relation, Subject::Row(&row));
+    let open: Vec<&str> = explanation.open().collect();
+    let mut words = HashMap::new();
+    if !open.is_empty() {
+        for (name, inquiry) in asked::each(context, claims, (table, relation), &row) {
+            if !open.contains(&&*name) {
+                continue;
+            }
+            // Without an answer it stays what it was: not known.
+            let ruling = Box::pin(once(asking, &inquiry)).await.ok();
+            let word = ruling.and_then(|it| it.words.into_iter().next()?.ok()?.first().copied());
+            words.extend(word.map(|word| (name, word)));
+        }
+    }
+    Ok(explanation.settled(&words, &row))
 }
 
 /// What Postgres refuses is not an error here: the row is not known then.

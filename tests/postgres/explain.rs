@@ -104,6 +104,54 @@ async fn the_command_explains_rows_and_asks_postgres_too() {
     drop(asked.deployment);
 }
 
+/// Policies that read another table, and one that Postgres is asked about: both as of now.
+#[tokio::test]
+async fn policies_that_are_not_decided_here_are_asked_as_of_now() {
+    let asked = Asked::new().await;
+    let Asked { deployment, name, .. } = &asked;
+    deployment
+        .execute(&[
+            "CREATE TABLE members (note int PRIMARY KEY, member text)",
+            "CREATE FUNCTION open_hours(note int) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+             BEGIN IF note = 1 THEN RETURN true; END IF; RETURN 1 / (note - 2) < 0; END $$",
+            "DROP POLICY tenancy ON notes",
+            "ALTER POLICY long ON notes USING (EXISTS (SELECT FROM members m WHERE m.note = notes.id
+               AND m.member = current_setting('request.jwt.claim.sub', true)))",
+            "CREATE POLICY hours ON notes AS RESTRICTIVE USING (open_hours(id))",
+        ])
+        .await;
+    let url = support::shared_server().connection_string(name);
+    let of = |id: &str| {
+        let key = format!("id = {id}");
+        asked.answer(&["--key", &key, "--claims", r#"{"sub":"7"}"#, "--reading-url", &url])
+    };
+    let hidden = of("1");
+    assert_eq!(hidden["outcome"], "hidden", "{hidden}");
+    assert_eq!(hidden["because"], "no permissive policy admits the row, as of now");
+    let joins = "INSERT INTO members VALUES (1, '7'), (2, '7'), (3, '7')";
+    deployment.execute(&[joins]).await;
+    let seen = of("1");
+    assert_eq!(
+        (&seen["outcome"], &seen["op"]),
+        (&json!("delivered"), &json!("snapshot")),
+        "{seen}"
+    );
+    assert_eq!(seen["because"], "policy \"long\" admits the row, as of now");
+    assert_eq!(seen["postgres_shows_it"], true);
+    assert!(seen["clauses"].as_array().unwrap().iter().all(|it| it["asked"] == true), "{seen}");
+    let raises = of("2");
+    assert_eq!(raises["outcome"], "undecided", "{raises}");
+    let why =
+        "restrictive policy \"hours\" can't be decided of the row: it raises an error in Postgres";
+    assert_eq!(raises["because"], format!("{why}, as of now"));
+    assert_eq!(
+        of("3")["because"],
+        "restrictive policy \"hours\" does not admit the row, as of now"
+    );
+    let said = asked.answer(&["--row", r#"{"id":1,"tenant":"x"}"#, "--claims", r#"{"sub":"8"}"#]);
+    assert_eq!(said["because"], "no permissive policy admits the row, as of now", "{said}");
+}
+
 #[tokio::test]
 async fn the_command_says_what_is_wrong_with_its_question() {
     let asked = Asked::new().await;

@@ -57,10 +57,10 @@ pub(in crate::ask) struct Judge {
 
 /// What every worker has.
 #[derive(Clone, Debug)]
-struct Office {
-    dial: Dial,
-    settings: crate::ask::Settings,
-    metrics: Arc<Metrics>,
+pub(super) struct Office {
+    pub(super) dial: Dial,
+    pub(super) settings: crate::ask::Settings,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 /// A worker's result.
@@ -74,8 +74,8 @@ struct Done {
 
 /// What an inquiry came to.
 #[derive(Debug)]
-struct Judged {
-    ruling: Ruling,
+pub(super) struct Judged {
+    pub(super) ruling: Ruling,
     errors: Vec<(Box<str>, tokio_postgres::Error)>,
 }
 
@@ -211,7 +211,7 @@ impl Office {
     }
 
     /// Asks on a connection that stands, else on a new one.
-    async fn ask(
+    pub(super) async fn ask(
         &self,
         inquiry: &Inquiry,
         connection: Option<Connection>,

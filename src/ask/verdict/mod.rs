@@ -29,6 +29,7 @@ mod image;
 mod judge;
 mod pass;
 mod fresh;
+mod once;
 mod script;
 
 use std::sync::Arc;
@@ -44,6 +45,7 @@ use crate::change::visibility::Visibility;
 
 pub use image::Image;
 pub(super) use judge::Judge;
+pub use once::once;
 
 /// Names that are asked for at once.
 pub const NAMES_MAX: usize = 64;

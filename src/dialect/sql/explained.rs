@@ -82,7 +82,8 @@ fn write_clause(f: &mut fmt::Formatter<'_>, clause: &Clause) -> fmt::Result {
             Some(Truth::Unknown(why)) => write!(f, "; {when}: unknown ({why})")?,
         }
     }
-    writeln!(f)
+    let asked = if clause.asked { " (Postgres was asked, as of now)" } else { "" };
+    writeln!(f, "{asked}")
 }
 
 /// An explanation as one JSON object.
@@ -101,6 +102,7 @@ pub fn to_json(of: &Explanation) -> Value {
             "text": clause.text,
             "old": truth(&clause.old),
             "new": truth(&clause.new),
+            "asked": clause.asked,
         })
     };
     let (outcome, op, code) = match &of.outcome {

@@ -57,6 +57,7 @@ use crate::route::handover::Handover;
 use crate::route::session::SessionKey;
 use crate::route::shard::Shard;
 
+pub(super) use plan::each;
 pub(super) use plan::plan;
 
 /// Inquiries that a shard waits for at once: two for each connection of the default, so that none

@@ -2,13 +2,18 @@
 
 use std::sync::Arc;
 
+use crate::ask::verdict::Case;
+use crate::ask::verdict::Image;
+use crate::ask::verdict::Inquiry;
 use crate::ask::verdict::Matter;
 use crate::ask::verdict::Name;
 use crate::ask::verdict::UnsetSettings;
 use crate::auth::Claims;
+use crate::catalog::policies::TablePolicy;
 use crate::catalog::snapshot::Table;
 use crate::change::id::RelationId;
 use crate::change::relation::Relation;
+use crate::change::tuple::Cell;
 use crate::route::asked::Asked;
 use crate::route::plan::Context;
 use crate::rule::Session;
@@ -25,7 +30,6 @@ pub(in crate::route) fn plan(
     (table, relation): (&Table, &Arc<Relation>),
 ) -> Result<Asked, Box<str>> {
     let (role, reach) = (claims.role(), &table.policies.reach);
-    let columns = reach.columns.iter().map(|name| relation.column(name)).collect();
     let read = table.policies.of(role).flat_map(|policy| {
         reach.reads.get(&policy.name).and_then(Option::as_ref).unwrap_or(&reach.columns)
     });
@@ -41,17 +45,51 @@ pub(in crate::route) fn plan(
     let condition = condition(table, role);
     Ok(Asked {
         name: Arc::new(Name { role: role.into(), settings, unset }),
-        matter: Arc::new(Matter {
-            relation: Arc::clone(relation),
-            columns,
-            reads: reads.into(),
-            condition: condition.into(),
-            search_path: context.policies.search_path().into(),
-            watched: watched.clone().into(),
-        }),
+        matter: Arc::new(matter(context, (table, relation), reads, condition)),
         watched: watched.into(),
         steady,
     })
+}
+
+/// Each policy for these claims alone, with what Postgres is to be asked of a row; without those that read
+/// what is not known of it.
+pub(in crate::route) fn each(
+    context: Context<'_>,
+    claims: &Claims,
+    (table, relation): (&Table, &Arc<Relation>),
+    row: &[Cell<'_>],
+) -> Vec<(Box<str>, Inquiry)> {
+    let Ok(asked) = plan(context, claims, (table, relation)) else { return Vec::new() };
+    let reach = &table.policies.reach;
+    let inquiry = |policy: &TablePolicy| {
+        let read = reach.reads.get(&policy.name).and_then(Option::as_ref);
+        let reads = read.unwrap_or(&reach.columns).iter().map(|name| relation.column(name));
+        let mut reads: Vec<usize> = reads.collect::<Option<_>>()?;
+        reads.sort_unstable();
+        let condition = format!("({})", policy.text);
+        let matter = Arc::new(matter(context, (table, relation), reads, condition));
+        let images = Arc::new([Image::write(&matter, row)?]);
+        let cases = vec![Case { name: Arc::clone(&asked.name), images: None }];
+        Some((policy.name.clone(), Inquiry { matter, images, cases }))
+    };
+    table.policies.of(claims.role()).filter_map(inquiry).collect()
+}
+
+fn matter(
+    context: Context<'_>,
+    (table, relation): (&Table, &Arc<Relation>),
+    reads: Vec<usize>,
+    condition: String,
+) -> Matter {
+    let columns = table.policies.reach.columns.iter();
+    Matter {
+        relation: Arc::clone(relation),
+        columns: columns.map(|name| relation.column(name)).collect(),
+        reads: reads.into(),
+        condition: condition.into(),
+        search_path: context.policies.search_path().into(),
+        watched: watched(context, table).into(),
+    }
 }
 
 /// The policies as PostgreSQL puts them together: any of the permissive ones, and all of the
