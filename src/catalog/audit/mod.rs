@@ -209,6 +209,8 @@ mod tests {
     fn each_fault_is_found_and_nothing_else() {
         let null = serde_json::Value::Null;
         one("/version", 130_000, "server-too-old");
+        one("/version", 150_008, "server-unpatched");
+        one("/version", 170_000, "server-unpatched");
         one("/encoding", "SQL_ASCII", "encoding");
         one("/settings/wal_level", "replica", "wal-level");
         one("/settings/max_slot_wal_keep_size", "-1", "wal-unbounded");

@@ -11,6 +11,9 @@ use crate::catalog::audit::quoted;
 const OLDEST: u32 = 140_000;
 /// The first version that it has not been tested with.
 const UNTESTED: u32 = 190_000;
+/// The first versions, by major, in which a plan is not used under another role than the one that it was
+/// made for, and in which a role that was set comes back as it was (CVE-2024-10976, CVE-2024-10978).
+const ROLES_MENDED: [u32; 4] = [140_014, 150_009, 160_005, 170_001];
 /// With a shorter timeout a pause of the network ends the stream.
 const SENDER_TIMEOUT_MIN_MS: i64 = 5_000;
 
@@ -24,6 +27,16 @@ pub(super) fn settings(facts: &Facts, expected: &Expectations) -> Vec<Finding> {
     } else if facts.version >= UNTESTED {
         let message = format!("walcast was not tested with version {major}");
         findings.push(Finding::new(Severity::Warning, "server-untested", "server", message));
+    }
+    let mended = ROLES_MENDED.iter().find(|mended| *mended / 10_000 == major);
+    if let Some(mended) = mended.filter(|mended| facts.version < **mended) {
+        let message = format!(
+            "version {major}.{} lets row-level security be decided under another role than the one \
+             that asks (CVE-2024-10976, CVE-2024-10978); {major}.{} mends it",
+            facts.version % 10_000,
+            mended % 10_000
+        );
+        findings.push(Finding::new(Severity::Warning, "server-unpatched", "server", message));
     }
     if facts.in_recovery && facts.version < 160_000 {
         let message = "this is a standby; before version 16 only the primary can decode its log";

@@ -301,3 +301,57 @@ async fn what_is_not_to_be_asked_is_refused() {
     let refused = ann.subscribe(json!({"id": "d", "table": "docs"})).await;
     assert_eq!(refused["code"], "policy_unsupported", "{refused}");
 }
+
+/// Two roles in one question, of whom each sees what the other does not: by the policies of another table,
+/// by who they are after a function ran as somebody else, and after an error.
+#[tokio::test]
+async fn a_role_is_not_answered_by_the_plan_or_under_the_name_of_another() {
+    let database = support::database().await;
+    let name = database.name.clone();
+    let schema = format!(
+        "CREATE TABLE rights (doc int PRIMARY KEY);
+         INSERT INTO rights SELECT generate_series(1, 9);
+         CREATE TABLE docs (id int PRIMARY KEY, n int);
+         CREATE ROLE even_{name}; CREATE ROLE odd_{name};
+         CREATE FUNCTION parity() RETURNS int LANGUAGE sql SECURITY DEFINER STABLE
+           AS $$ SELECT 2 FROM rights LIMIT 1 $$;
+         CREATE FUNCTION may(id int) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+           DECLARE rest int := id % parity();
+           BEGIN
+             IF id = 8 AND current_user::text LIKE 'even%' THEN RETURN 1 / (id - 8) = 0; END IF;
+             RETURN EXISTS (SELECT FROM (SELECT r.doc FROM rights r OFFSET 0) r WHERE r.doc = id)
+               AND rest = CASE WHEN current_user::text LIKE 'odd%' THEN 1 ELSE 0 END;
+           END $$;
+         GRANT SELECT ON docs, rights TO PUBLIC;
+         ALTER TABLE rights ENABLE ROW LEVEL SECURITY;
+         CREATE POLICY even ON rights TO even_{name} USING (doc % 2 = 0);
+         CREATE POLICY odd ON rights TO odd_{name} USING (doc % 2 = 1);
+         ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
+         CREATE POLICY may ON docs USING (may(id))"
+    );
+    let roles = format!("auth.roles=web_{name},even_{name},odd_{name}");
+    let tables = "[[table]]\nname = 'rights'\nopen = true";
+    // Nothing is kept, so that each round is asked.
+    let set = [roles.as_str(), "rls.memo_bytes_max=0", "rls.connections=1"];
+    let plan = Plan { schema: &schema, set: &set, tables, ..Plan::default() };
+    let deployment = Deployment::on(database, plan).await;
+    let mut clients = Vec::new();
+    for at in 0..6 {
+        let role = format!("{}_{name}", if at % 2 == 0 { "even" } else { "odd" });
+        clients.push(subscribed(&deployment, &role, &format!("{ANN}{at}")).await);
+    }
+    for round in 0..4 {
+        let write = match round {
+            0 => "INSERT INTO docs SELECT id, 0 FROM generate_series(1, 10) AS id".to_owned(),
+            _ => format!("UPDATE docs SET n = {round}"),
+        };
+        deployment.execute(&[&write]).await;
+        let op = if round == 0 { "insert" } else { "update" };
+        for (at, client) in clients.iter_mut().enumerate() {
+            let seen: &[u32] = if at % 2 == 0 { &[2, 4, 6] } else { &[1, 3, 5, 7, 9] };
+            let expected: Vec<String> = seen.iter().map(|id| format!("{op} {id}")).collect();
+            assert_eq!(client.rows(seen.len(), "id").await, expected, "client {at}, round {round}");
+        }
+    }
+    assert!(deployment.daemon.metrics().verdicts.errors.get() > 0);
+}
