@@ -15,6 +15,7 @@ use crate::route::asked::Member;
 use crate::route::asked::NO_TICKET;
 use crate::route::asked::State;
 use crate::route::asked::batch::Batch;
+use crate::route::asked::batch::Entry;
 use crate::route::asked::batch::Part;
 use crate::route::asked::round::About;
 use crate::route::conflation::Offer;
@@ -22,6 +23,7 @@ use crate::route::decide::Said;
 use crate::route::encode::Notice;
 use crate::route::group::Shape;
 use crate::route::group::Standing;
+use crate::route::image::ImageKind;
 use crate::route::image::Images;
 use crate::route::session::SessionKey;
 use crate::route::shard::Shard;
@@ -91,6 +93,17 @@ impl Answered {
                 // Nothing was asked where the subscription's own rule rejects.
                 Some(Word::Hidden | Word::Fails) | None => Verdict::Rejects,
             },
+        }
+    }
+
+    /// Whether nobody is told of a change, whatever else it is: the row was not seen before, and is not.
+    fn is_unseen(&self, entry: Entry) -> bool {
+        let hides = |part| matches!(part, Part::At(_)) && self.said(part) == Verdict::Rejects;
+        match entry.kind {
+            ImageKind::Insert => hides(entry.new),
+            ImageKind::Update => hides(entry.old) && hides(entry.new),
+            ImageKind::Delete => hides(entry.old),
+            ImageKind::Snapshot | ImageKind::Truncate => false,
         }
     }
 
@@ -195,6 +208,10 @@ impl Shard {
         let (mut written, mut body) = (Written::default(), Vec::new());
         while written.frames.len() + written.offered < bytes_max {
             let Some(entry) = answered.batch.entries.get(answered.next).copied() else { break };
+            if answered.is_unseen(entry) {
+                answered.next += 1;
+                continue;
+            }
             let transaction = ring.get(entry.place.transaction)?;
             let change = transaction.changes_from(entry.place.change).next()?;
             answered.next += 1;

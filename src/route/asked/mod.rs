@@ -27,6 +27,7 @@
 //! - A subscription is in one stand, or in one round, or has its answer, or waits for the next second.
 
 mod batch;
+mod bits;
 mod deliver;
 mod memo;
 mod plan;

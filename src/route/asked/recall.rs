@@ -30,12 +30,12 @@ impl Shard {
         let found = memo.look_up(batch, &holds);
         let (mut hits, mut misses, mut stale) = (0, 0, Vec::new());
         for want in wants {
-            let needs: Vec<usize> = want.needs.iter().copied().collect();
+            let needs: Vec<usize> = want.needs.iter().collect();
             let words = found.words(&want.name, &needs);
             hits += words.len();
             misses += needs.len() - words.len();
             for (at, ..) in &words {
-                want.needs.remove(at);
+                want.needs.remove(*at);
             }
             let old: Vec<(usize, Word)> =
                 words.iter().filter(|it| it.2).map(|(at, word, _)| (*at, *word)).collect();

@@ -1,6 +1,5 @@
 //! Asking: what stands together is asked about together.
 
-use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::collections::HashSet;
 use std::rc::Rc;
@@ -14,6 +13,7 @@ use crate::ask::verdict::NAMES_MAX;
 use crate::ask::verdict::Name;
 use crate::change::id::RelationId;
 use crate::change::transaction::ChangeKind;
+use crate::change::visibility::Visibility;
 use crate::ring::Gap;
 use crate::ring::Place;
 use crate::route::asked::Member;
@@ -22,6 +22,7 @@ use crate::route::asked::ROUNDS_MAX;
 use crate::route::asked::State;
 use crate::route::asked::batch::Batch;
 use crate::route::asked::batch::Part;
+use crate::route::asked::bits::Bits;
 use crate::route::asked::deliver::Answered;
 use crate::route::asked::deliver::Known;
 use crate::route::image::ImageKind;
@@ -64,7 +65,7 @@ struct Wish {
     member: Member,
     name: Arc<Name>,
     rule: Rule,
-    needs: BTreeSet<usize>,
+    needs: Bits,
 }
 
 /// What is wanted under one name.
@@ -72,7 +73,7 @@ pub(super) struct Want {
     pub(super) name: Arc<Name>,
     members: Vec<Member>,
     /// The images that are to be asked about.
-    pub(super) needs: BTreeSet<usize>,
+    pub(super) needs: Bits,
     pub(super) known: Known,
 }
 
@@ -222,7 +223,7 @@ impl Shard {
         let mut cases = Vec::with_capacity(wants.len());
         for Want { name, members: of, needs, known } in wants {
             members.extend(of.into_iter().map(|member| (member, cases.len())));
-            let images = (needs.len() < all).then(|| needs.into_iter().collect());
+            let images = (needs.len() < all).then(|| needs.iter().collect());
             cases.push(About { name, images, known });
         }
         let (batch, ticket) = (Rc::clone(batch), NO_TICKET);
@@ -282,12 +283,17 @@ impl Shard {
         let attachment = self.session(member.0)?.subscription(&member.1)?.attachment;
         let rule = self.groups.get(attachment.group)?.shape.rule.clone();
         let name = Arc::clone(&reader.asked.name);
-        Some(Wish { member, name, rule, needs: BTreeSet::new() })
+        Some(Wish { member, name, rule, needs: Bits::default() })
     }
 
     /// Notes for each reader which images its own rule does not reject.
     fn note_needs(&self, wishes: &mut [Wish], batch: &Batch) {
         let Some(ring) = &self.ring else { return };
+        let seen = wishes.iter().map(|wish| {
+            let reader = self.policing.readers.get(&wish.member)?;
+            reader.seen.as_ref().map(|(seen, _)| Arc::clone(seen))
+        });
+        let seen: Vec<Option<Arc<Visibility>>> = seen.collect();
         for entry in &batch.entries {
             let Some(transaction) = ring.get(entry.place.transaction) else { continue };
             let Some(change) = transaction.changes_from(entry.place.change).next() else {
@@ -297,10 +303,8 @@ impl Shard {
                 continue;
             }
             let images = Images::of(change.relation, &change.kind);
-            for wish in wishes.iter_mut() {
-                let reader = self.policing.readers.get(&wish.member);
-                let seen = reader.and_then(|reader| reader.seen.as_ref());
-                if seen.is_some_and(|(seen, _)| seen.sees(transaction.xid)) {
+            for (wish, seen) in wishes.iter_mut().zip(&seen) {
+                if seen.as_ref().is_some_and(|seen| seen.sees(transaction.xid)) {
                     continue;
                 }
                 for (part, row) in [(entry.old, &images.old), (entry.new, &images.new)] {
@@ -322,13 +326,13 @@ fn wants(mut wishes: Vec<Wish>) -> Vec<Want> {
     let mut places: HashMap<Arc<Name>, usize> = HashMap::new();
     for Wish { member, name, needs, .. } in wishes {
         let at = *places.entry(Arc::clone(&name)).or_insert_with(|| {
-            let (members, needs) = (Vec::new(), BTreeSet::new());
+            let (members, needs) = (Vec::new(), Bits::default());
             wants.push(Want { name, members, needs, known: Known::default() });
             wants.len() - 1
         });
         if let Some(want) = wants.get_mut(at) {
             want.members.push(member);
-            want.needs.extend(needs);
+            want.needs.extend(&needs);
         }
     }
     wants
