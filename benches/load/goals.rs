@@ -43,6 +43,7 @@ const RELAY: Against = Against::Best(&["limit-relay"]);
 const RELAY_1: Against = Against::Best(&["limit-relay-1"]);
 const NODE_WS: Against = Against::Best(&["node-pgoutput-ws"]);
 const NOTIFY: Against = Against::Best(&["socketio-notify"]);
+const ONE_BY_ONE: Against = Against::Best(&["one-by-one"]);
 const INGEST: Against = Against::Of("limit-ingest", "drain");
 
 #[rustfmt::skip]
@@ -66,6 +67,9 @@ const GOALS: &[Goal] = &[
     more("G5", "changes/s, 5,000 members, RLS", "member.5000", Against::Itself, (Some(15_000.0), Some(75_000.0))),
     less("G5", "CPU us/delivery, 10,000 owners", "owner.10000_cpu_us", Against::Of(WALCAST, "owner.5000_cpu_us"), (None, Some(1.25))),
     less("G5", "CPU us/delivery, 10,000 members", "member.10000_cpu_us", Against::Of(WALCAST, "member.5000_cpu_us"), (None, Some(1.25))),
+    more("G5", "verdicts/s asked, known, 100 clients", "verdicts_known.100", ONE_BY_ONE, (None, Some(50.0))),
+    more("G5", "verdicts/s asked, known, 1,000", "verdicts_known.1000", ONE_BY_ONE, (None, Some(50.0))),
+    more("G5", "verdicts/s asked, new, 100 clients", "verdicts_new.100", ONE_BY_ONE, (None, Some(50.0))),
     more("G6", "drain, changes/s, cold", "drain_cold", INGEST, (Some(0.5), Some(0.85))),
     more("G6", "drain, changes/s, cold", "drain_cold", NODE_WS, (Some(2.0), Some(3.4))),
     more("G6", "drain, changes/s, resumed", "drain_resumed", INGEST, (Some(0.5), Some(0.85))),

@@ -41,5 +41,7 @@ create publication walcast_bench for table locations, orders, members;
 create role bench_reader;
 create role bench_owner;
 create role bench_member;
-grant usage on schema public to bench_reader, bench_owner, bench_member;
-grant select on locations, orders, members to bench_reader, bench_owner, bench_member;
+create role bench_asked;
+grant usage on schema public to bench_reader, bench_owner, bench_member, bench_asked;
+grant select on locations, orders, members
+    to bench_reader, bench_owner, bench_member, bench_asked;

@@ -1,5 +1,6 @@
 //! The scenarios, one file each; their names and meanings are those of `docs/benchmarks.md`.
 
+mod asked;
 mod drain;
 mod fanout;
 mod idle;
@@ -34,6 +35,8 @@ pub(crate) enum Scenario {
     Slow,
     /// Each change to the one of up to 10,000 clients whom row-level security lets see it.
     Secured,
+    /// The same where Postgres has to be asked who that is.
+    Asked,
     /// Every change to 1,000 clients, as fast as it goes, while an operator asks.
     Watched,
 }
@@ -63,7 +66,7 @@ impl Run<'_> {
 
 impl Scenario {
     /// In the order in which they run.
-    pub(crate) const ALL: [Scenario; 8] = [
+    pub(crate) const ALL: [Scenario; 9] = [
         Scenario::Latency,
         Scenario::Idle,
         Scenario::Drain,
@@ -72,6 +75,7 @@ impl Scenario {
         Scenario::Slow,
         Scenario::Watched,
         Scenario::Secured,
+        Scenario::Asked,
     ];
 
     /// Its short name and what it does.
@@ -85,6 +89,7 @@ impl Scenario {
             Scenario::Slow => "S6 one slow reader",
             Scenario::Watched => "S7 watched by an operator",
             Scenario::Secured => "S8 row-level security",
+            Scenario::Asked => "S9 policies that are asked",
         }
     }
 
@@ -112,7 +117,7 @@ impl Scenario {
                 &[Server::LimitRelay, Server::Walcast, Server::NodePgoutputWs]
             }
             Scenario::Drain => &[Server::Walcast, Server::NodePgoutputWs],
-            Scenario::Watched | Scenario::Secured => &[Server::Walcast],
+            Scenario::Watched | Scenario::Secured | Scenario::Asked => &[Server::Walcast],
         }
     }
 
@@ -128,6 +133,7 @@ impl Scenario {
                 Scenario::Slow => slow::run(run, server, ledger)?,
                 Scenario::Watched => watched::run(run, server, ledger)?,
                 Scenario::Secured => secured::run(run, server, ledger)?,
+                Scenario::Asked => asked::run(run, server, ledger)?,
             }
         }
         Ok(())

@@ -45,6 +45,8 @@ pub(crate) enum Secured {
     Owner,
     /// Another table says who may see it.
     Member,
+    /// A function says it that walcast does not look into.
+    Asked,
 }
 
 impl Secured {
@@ -52,6 +54,7 @@ impl Secured {
         match self {
             Secured::Owner => "owner",
             Secured::Member => "member",
+            Secured::Asked => "asked",
         }
     }
 }
@@ -64,6 +67,7 @@ pub(crate) fn secured_script(secured: Secured) -> Script {
     Script::new("/v1/ws?token={token}", talk).with_token(match secured {
         Secured::Owner => |key| token("bench_owner", key),
         Secured::Member => |key| token("bench_member", key),
+        Secured::Asked => |key| token("bench_asked", key),
     })
 }
 
@@ -120,8 +124,12 @@ metrics = {counts}
 socket = "{console}"
 
 [auth]
-roles = ["bench_owner", "bench_member"]
+roles = ["bench_owner", "bench_member", "bench_asked"]
 anonymous_role = "bench_reader"
+
+# It is to be seen what can be asked, not what may.
+[rls]
+questions_per_second = 1000000
 
 [[auth.keys]]
 algorithm = "HS256"
