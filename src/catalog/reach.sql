@@ -100,6 +100,11 @@ WITH RECURSIVE secured AS (
     -- Views and foreign tables have no changes of their own.
     SELECT t.root FROM looked_into t WHERE t.relkind NOT IN ('r', 'p')
     UNION ALL
+    -- Nor have sequences.
+    SELECT t.root
+    FROM texts t
+    JOIN pg_class s ON s.relkind = 'S' AND strpos(lower(t.text), lower(s.relname)) > 0
+    UNION ALL
     -- The clock and what is read by it, the catalogue, and names that are spelled in other ways.
     SELECT t.root
     FROM texts t

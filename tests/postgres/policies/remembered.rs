@@ -175,11 +175,12 @@ async fn what_may_change_by_itself_is_asked_each_time() {
         ("unlogged", "STABLE", "RETURN EXISTS (SELECT FROM loose l WHERE l.docs = doc)"),
         ("view", "STABLE", "RETURN EXISTS (SELECT FROM seen s WHERE s.docs = doc)"),
         ("catalogue", "STABLE", "RETURN EXISTS (SELECT FROM pg_roles)"),
+        ("sequence", "STABLE", "RETURN (SELECT c.last_value = 1 FROM counted c)"),
         ("deep", "STABLE", "RETURN d_volatile(doc)"),
     ];
     let mut schema = "CREATE TABLE members (docs int PRIMARY KEY);
         CREATE UNLOGGED TABLE loose (docs int); CREATE VIEW seen AS SELECT * FROM members;
-        GRANT SELECT ON loose, seen TO PUBLIC;
+        CREATE SEQUENCE counted; GRANT SELECT ON loose, seen, counted TO PUBLIC;
         INSERT INTO loose VALUES (1); INSERT INTO members VALUES (1);
         CREATE FUNCTION subject() RETURNS text LANGUAGE sql STABLE AS $$
           SELECT current_setting('request.jwt.claims', true)::json ->> 'sub' $$;"
