@@ -22,6 +22,7 @@ use crate::rule::RuleError;
 use crate::rule::policy::Kind;
 use crate::rule::policy::Policy;
 use crate::rule::policy::Source;
+use crate::rule::policy::library::Body;
 use crate::rule::policy::library::Builtin;
 use crate::rule::policy::library::Enum;
 use crate::rule::policy::library::Function;
@@ -151,7 +152,7 @@ struct FunctionRow {
     language: Box<str>,
     body: Box<str>,
     is_plain: bool,
-    is_stored: bool,
+    stored: Option<(Box<str>, Box<str>)>,
     is_strict: bool,
     is_only: bool,
     owner: Option<Box<str>>,
@@ -240,11 +241,9 @@ impl FunctionRow {
             Some("it is written neither in SQL nor in PL/pgSQL")
         } else if !self.is_plain {
             Some("only functions that take values and return a value or rows are looked into")
-        } else if self.is_stored {
-            Some("its body is stored (BEGIN ATOMIC), not a text")
         } else if !settings {
             Some("it changes settings")
-        } else if shadowed {
+        } else if shadowed && self.stored.is_none() {
             Some(
                 "the database has an operator or a function of the same name as one of the \
                  server's, so that it is not certain what a body means",
@@ -261,7 +260,10 @@ impl FunctionRow {
             result: self.result,
             rows: self.rows,
             language: if is_sql { Language::Sql } else { Language::Plpgsql },
-            body: self.body,
+            body: match self.stored {
+                Some((tree, text)) => Body::Stored { tree, text },
+                None => Body::Text(self.body),
+            },
             obstacle,
             is_strict: self.is_strict,
             owner: self.owner,

@@ -22,11 +22,19 @@ WITH RECURSIVE secured AS (
     JOIN pg_depend d ON d.classid = 'pg_policy'::regclass AND d.objid = p.oid
                     AND d.refclassid = 'pg_proc'::regclass
     UNION
-    -- What a body calls is only known by its text.
+    -- What a body calls is only known by its text, unless it is stored.
     SELECT f.oid
     FROM called
     JOIN pg_proc caller ON caller.oid = called.oid AND caller.oid >= 16384
-    JOIN pg_proc f ON f.oid >= 16384 AND strpos(lower(caller.prosrc), lower(f.proname)) > 0
+    JOIN pg_proc f ON f.oid >= 16384 AND (
+        strpos(lower(caller.prosrc), lower(f.proname)) > 0
+        OR caller.prosqlbody IS NOT NULL AND EXISTS (
+            SELECT
+            FROM pg_depend d
+            WHERE d.classid = 'pg_proc'::regclass AND d.objid = caller.oid
+              AND d.refclassid = 'pg_proc'::regclass AND d.refobjid = f.oid
+        )
+    )
     JOIN pg_language l ON l.oid = f.prolang AND l.lanname IN ('sql', 'plpgsql')
     JOIN pg_language of_caller ON of_caller.oid = caller.prolang
                               AND of_caller.lanname IN ('sql', 'plpgsql')
@@ -131,7 +139,9 @@ SELECT jsonb_build_object(
                 ))
                 ELSE jsonb_build_array(jsonb_build_array('', f.prorettype::bigint))
             END,
-            'is_stored', f.prosqlbody IS NOT NULL,
+            'stored', CASE WHEN f.prosqlbody IS NOT NULL THEN
+                jsonb_build_array(f.prosqlbody::text, pg_get_function_sqlbody(f.oid))
+            END,
             'is_strict', f.proisstrict,
             'is_only', (SELECT count(*) FROM pg_proc same WHERE same.proname = f.proname) = 1,
             'owner', CASE WHEN f.prosecdef THEN pg_get_userbyid(f.proowner) END,

@@ -17,6 +17,19 @@ pub(super) fn sql(body: &str) -> Result<Node, RuleError> {
     parse_body(&without_comments(body)?)
 }
 
+/// Reads a body that is stored, as the server prints it.
+pub(super) fn stored(text: &str) -> Result<Node, RuleError> {
+    if let Some(returned) = after_word(text, "return") {
+        return parse_body(&format!("SELECT ({returned})"));
+    }
+    let several = || refused("of BEGIN ATOMIC, only one SELECT is looked into");
+    let rest = after_word(text, "begin").ok_or_else(several)?;
+    match statements(after_word(rest, "atomic").ok_or_else(several)?).as_slice() {
+        [select, end] if end.eq_ignore_ascii_case("end") => parse_body(select),
+        _ => Err(several()),
+    }
+}
+
 /// Reads a body in PL/pgSQL.
 pub(super) fn plpgsql(body: &str, returns_rows: bool) -> Result<Node, RuleError> {
     let body = without_comments(body)?;

@@ -23,6 +23,8 @@ use crate::rule::expression::query::Origin;
 use crate::rule::expression::query::Parameter;
 use crate::rule::expression::query::Query;
 use crate::rule::expression::query::Returns;
+use crate::rule::policy::Reading;
+use crate::rule::policy::library::Body;
 use crate::rule::policy::library::Function;
 use crate::rule::policy::library::Language;
 use crate::rule::policy::library::Library;
@@ -37,81 +39,10 @@ const ROWS: &str = "\0rows";
 
 impl Library {
     /// Puts the bodies of functions beside their calls.
-    pub(super) fn inline(&self, node: &mut Node) -> Result<(), RuleError> {
-        self.inline_at(node, None, 0)?;
+    pub(super) fn inline(&self, node: &mut Node, reading: Reading) -> Result<(), RuleError> {
+        Inlining { library: self, reading, caller: None, depth: 0 }.inline(node)?;
         Expression::checked(node.clone())?;
         Ok(())
-    }
-
-    /// Inside of the body of `caller`, or of what is stored, where names are no question.
-    fn inline_at(
-        &self,
-        node: &mut Node,
-        caller: Option<&Function>,
-        depth: usize,
-    ) -> Result<(), RuleError> {
-        node.rewrite(&mut |node| {
-            match node {
-                Node::User { .. } => *node = self.call(node, caller, depth)?,
-                Node::Subquery { query, .. } => {
-                    if let Some(caller) = caller {
-                        self.name_tables(query, caller)?;
-                    }
-                    self.write_out(query);
-                    from_nothing(node);
-                }
-                Node::Quantified { .. } => self.among_rows(node),
-                _ => {}
-            }
-            Ok(())
-        })
-    }
-
-    /// A call with its body beside it.
-    fn call(
-        &self,
-        node: &Node,
-        caller: Option<&Function>,
-        depth: usize,
-    ) -> Result<Node, RuleError> {
-        let refused = |reason: &str| RuleError::unsupported(node, reason, "");
-        let unknown = || refused("the function is not known here");
-        let Node::User { schema, name, arguments } = node else { return Err(unknown()) };
-        if depth == CALLS_MAX {
-            return Err(refused("functions call each other too deep"));
-        }
-        let function = match (schema, caller) {
-            (Some(schema), _) => self.named(schema, name),
-            (None, Some(caller)) => self.found(name, caller),
-            (None, None) => None,
-        };
-        let function = function.ok_or_else(unknown)?;
-        let mut body = function.expression().map_err(|error| match error {
-            RuleError::Unsupported { token, reason, .. } => refused(&format!("{token}: {reason}")),
-            other => refused(&other.to_string()),
-        })?;
-        self.inline_at(&mut body, Some(function), depth + 1)?;
-        // Each call may double the size: what is too large already grows no further.
-        Expression::checked(body.clone())?;
-        let parameter = |(name, of): &NamedType| Parameter {
-            name: name.clone(),
-            of: *of,
-            type_name: self.type_name(*of).map(Box::from),
-        };
-        Ok(Node::Inlined(Box::new(Inlined {
-            name: format!("{}.{}", function.schema, function.name).into(),
-            parameters: function.parameters.iter().map(parameter).collect(),
-            arguments: arguments.clone(),
-            body,
-            returns: match &function.rows {
-                None => Returns::Value(parameter(&(Box::default(), function.result))),
-                Some(columns) => Returns::Rows(columns.iter().map(parameter).collect()),
-            },
-            is_strict: function.is_strict,
-            columns_first: function.language == Language::Sql,
-            owner: function.owner.clone(),
-            callers: if caller.is_none() { &function.callers } else { &function.namers }.clone(),
-        })))
     }
 
     /// The only function of that name.
@@ -249,6 +180,87 @@ impl Library {
     }
 }
 
+/// One body, or a policy, whose calls get their bodies.
+#[derive(Clone, Copy)]
+struct Inlining<'a> {
+    library: &'a Library,
+    reading: Reading,
+    /// Whose body it is; absent where it is a policy.
+    caller: Option<&'a Function>,
+    depth: usize,
+}
+
+impl Inlining<'_> {
+    fn inline(self, node: &mut Node) -> Result<(), RuleError> {
+        node.rewrite(&mut |node| {
+            match node {
+                Node::User { .. } => *node = self.call(node)?,
+                Node::Subquery { query, .. } => {
+                    if let Some(caller) = self.reader() {
+                        self.library.name_tables(query, caller)?;
+                    }
+                    self.library.write_out(query);
+                    from_nothing(node);
+                }
+                Node::Quantified { .. } => self.library.among_rows(node),
+                _ => {}
+            }
+            Ok(())
+        })
+    }
+
+    /// Who looks for what names without a schema mean; nobody where everything is stored.
+    fn reader(&self) -> Option<&Function> {
+        self.caller.filter(|caller| matches!(caller.body, Body::Text(_)))
+    }
+
+    /// A call with its body beside it.
+    fn call(self, node: &Node) -> Result<Node, RuleError> {
+        let refused = |reason: &str| RuleError::unsupported(node, reason, "");
+        let unknown = || refused("the function is not known here");
+        let Node::User { schema, name, arguments } = node else { return Err(unknown()) };
+        if self.depth == CALLS_MAX {
+            return Err(refused("functions call each other too deep"));
+        }
+        let Inlining { library, reading, .. } = self;
+        let function = match (schema, self.reader()) {
+            (Some(schema), _) => library.named(schema, name),
+            (None, Some(caller)) => library.found(name, caller),
+            (None, None) => None,
+        };
+        let function = function.ok_or_else(unknown)?;
+        let mut body = function.expression(reading, library).map_err(|error| match error {
+            RuleError::Unsupported { token, reason, .. } => refused(&format!("{token}: {reason}")),
+            other => refused(&other.to_string()),
+        })?;
+        Inlining { caller: Some(function), depth: self.depth + 1, ..self }.inline(&mut body)?;
+        // Each call may double the size: what is too large already grows no further.
+        Expression::checked(body.clone())?;
+        let parameter = |(name, of): &NamedType| Parameter {
+            name: name.clone(),
+            of: *of,
+            type_name: library.type_name(*of).map(Box::from),
+        };
+        Ok(Node::Inlined(Box::new(Inlined {
+            name: format!("{}.{}", function.schema, function.name).into(),
+            parameters: function.parameters.iter().map(parameter).collect(),
+            arguments: arguments.clone(),
+            body,
+            returns: match &function.rows {
+                None => Returns::Value(parameter(&(Box::default(), function.result))),
+                Some(columns) => Returns::Rows(columns.iter().map(parameter).collect()),
+            },
+            is_strict: function.is_strict,
+            columns_first: function.language == Language::Sql,
+            owner: function.owner.clone(),
+            callers: match self.caller {
+                None => function.callers.clone(),
+                Some(caller) => caller.may_call(function).into(),
+            },
+        })))
+    }
+}
+
 impl Query {
     /// Reads the rows of a call, too; its only column.
     fn read(&mut self, call: Node) -> Node {
@@ -311,7 +323,7 @@ mod tests {
             result: 25,
             rows: None,
             language: Language::Sql,
-            body: body.into(),
+            body: Body::Text(body.into()),
             obstacle: None,
             is_strict: false,
             owner: None,
@@ -326,7 +338,7 @@ mod tests {
     fn inlined(functions: Vec<Function>) -> String {
         let library = Library { functions, ..Library::default() };
         let mut node = parse_stored("auth.a() = 'x'").unwrap();
-        if let Err(error) = library.inline(&mut node) {
+        if let Err(error) = library.inline(&mut node, Reading::Text) {
             return error.to_string();
         }
         let mut bodies = String::new();

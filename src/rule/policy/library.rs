@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 use crate::rule::error::RuleError;
 use crate::rule::expression::Node;
+use crate::rule::policy::Reading;
 use crate::rule::policy::body;
+use crate::rule::policy::read;
 
 /// OIDs below are given by the server's own makers, and to nothing else.
 pub const FIRST_CUSTOM: u32 = 16_384;
@@ -67,7 +69,7 @@ pub struct Function {
     /// The language that its body is written in.
     pub language: Language,
     /// Its body.
-    pub body: Box<str>,
+    pub body: Body,
     /// Why it can't be looked into, whatever its body says; absent where it can.
     pub obstacle: Option<&'static str>,
     /// Whether it is NULL where an argument is.
@@ -82,6 +84,21 @@ pub struct Function {
     pub callers: Box<[Box<str>]>,
     /// The roles that may also name it: a body is read each time that it runs.
     pub namers: Box<[Box<str>]>,
+}
+
+/// The body of a function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// As it was written; it is read each time that it runs.
+    Text(Box<str>),
+    /// As it was read when it was made (`RETURN …`, `BEGIN ATOMIC …`): `pg_proc.prosqlbody`, and how
+    /// the server prints it, with an empty `search_path`.
+    Stored {
+        /// As text.
+        tree: Box<str>,
+        /// By `pg_get_function_sqlbody`.
+        text: Box<str>,
+    },
 }
 
 /// The language of a function.
@@ -197,13 +214,27 @@ impl Library {
 
 impl Function {
     /// The one expression that the function returns.
-    pub(super) fn expression(&self) -> Result<Node, RuleError> {
+    pub(super) fn expression(
+        &self,
+        reading: Reading,
+        library: &Library,
+    ) -> Result<Node, RuleError> {
         if let Some(obstacle) = self.obstacle {
             return Err(RuleError::unsupported("its body", obstacle, ""));
         }
-        match self.language {
-            Language::Sql => body::sql(&self.body),
-            Language::Plpgsql => body::plpgsql(&self.body, self.rows.is_some()),
+        match (&self.body, self.language, reading) {
+            (Body::Stored { tree, .. }, _, Reading::Tree) => read::body(tree, library),
+            (Body::Stored { text, .. }, _, Reading::Text) => body::stored(text),
+            (Body::Text(text), Language::Sql, _) => body::sql(text),
+            (Body::Text(text), Language::Plpgsql, _) => body::plpgsql(text, self.rows.is_some()),
+        }
+    }
+
+    /// Who may call what is called in its body.
+    pub(super) fn may_call<'f>(&self, called: &'f Function) -> &'f [Box<str>] {
+        match self.body {
+            Body::Text(_) => &called.namers,
+            Body::Stored { .. } => &called.callers,
         }
     }
 

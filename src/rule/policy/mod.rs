@@ -96,8 +96,8 @@ impl Policy {
         let mut tree = read::policy(source.tree, source.columns, library)?.node;
         let mut text = parse_stored(source.text)?;
         let is_true = is_true(&tree) && text == Node::Boolean(true);
-        library.inline(&mut tree)?;
-        library.inline(&mut text)?;
+        library.inline(&mut tree, Reading::Tree)?;
+        library.inline(&mut text, Reading::Text)?;
         let (tree, text) = (Expression::checked(tree)?, Expression::checked(text)?);
         Ok(Policy { tree, text, is_true })
     }

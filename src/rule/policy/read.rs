@@ -44,6 +44,22 @@ pub(super) fn policy(
     Expression::checked(reader.any(tree::parse(tree)?, 0)?.node)
 }
 
+/// Reads the body of a function: one query.
+pub(super) fn body(tree: &str, library: &Library) -> Result<Node, RuleError> {
+    let several = || refused("its body", "of BEGIN ATOMIC, only one SELECT is looked into");
+    let mut query = tree::parse(tree)?;
+    while let Tree::List(mut list) = query {
+        query = list.pop().filter(|_| list.is_empty()).ok_or_else(several)?;
+    }
+    let level = Level { outer: None, depth: 0, ranges: Vec::new() };
+    let reader = Reader { level: &level, library, parameter: None };
+    let query = query.node()?;
+    if query.name != "QUERY" {
+        return Err(several());
+    }
+    Ok(Expression::checked(reader.value(query, 0)?.node)?.node)
+}
+
 fn refused(token: &str, reason: impl Into<Box<str>>) -> RuleError {
     RuleError::unsupported(token, reason, "")
 }

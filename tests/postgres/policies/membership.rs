@@ -140,6 +140,15 @@ pub(crate) const DECIDED: &[&str] = &[
     "tenant = ANY ((SELECT array_agg(org) FROM member WHERE person = owner)::uuid[])",
     "(tenant = ANY ((SELECT array_agg(id) FROM org WHERE is_open)::uuid[])) IS UNKNOWN",
     "plain_of(plain) < 'b'",
+    "is_member_stored(tenant)",
+    "role_stored() = 'admin'",
+    "at_least_stored(qty, small) IS NULL",
+    "tenant IN (SELECT orgs_stored())",
+    "EXISTS (SELECT 1 FROM rows_stored(tenant) r WHERE r.a = owner AND r.b = 'admin')",
+    "tenant = ANY (array_stored(owner))",
+    "tenant <> ALL (array_stored(auth.uid()))",
+    "calls_others_stored(tenant)",
+    "calls_hidden_stored() AND is_public",
     "(SELECT count(*) FROM member WHERE org = tenant) > 0",
     "(SELECT count(*) FROM member WHERE org = tenant AND person = auth.uid()) >= 1",
     "0 < (SELECT count(level) FROM member WHERE org = tenant)",
@@ -210,6 +219,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("counted_apart() > 0", "counted_apart"),
     ("defaulted()", "default"),
     ("calls_hidden()", "may not call"),
+    ("two_stored()", "ATOMIC"),
 ];
 
 #[tokio::test]

@@ -146,6 +146,19 @@ pub(crate) const TABLE_FUNCTIONS: &str = "
       'BEGIN RETURN QUERY SELECT org FROM member; END';
     CREATE FUNCTION queried_twice() RETURNS SETOF uuid LANGUAGE plpgsql STABLE AS
       'BEGIN RETURN QUERY SELECT org FROM member; RETURN QUERY SELECT id FROM org; END';
+    CREATE FUNCTION is_member_stored(of uuid) RETURNS boolean STABLE BEGIN ATOMIC
+      SELECT EXISTS (SELECT 1 FROM member WHERE org = of AND person = auth.uid()); END;
+    CREATE FUNCTION role_stored() RETURNS text STABLE SECURITY DEFINER
+      RETURN (SELECT p.role FROM profile p WHERE p.id = auth.uid());
+    CREATE FUNCTION at_least_stored(it int, most int) RETURNS boolean STRICT
+      RETURN most <= 3 AND it > 0;
+    CREATE FUNCTION orgs_stored() RETURNS SETOF uuid STABLE SECURITY DEFINER BEGIN ATOMIC
+      SELECT m.org FROM member m WHERE m.person = auth.uid(); END;
+    CREATE FUNCTION rows_stored(of uuid) RETURNS TABLE (a uuid, b text) STABLE BEGIN ATOMIC
+      SELECT m.person, m.role FROM member m JOIN org o ON o.id = m.org WHERE m.org = of; END;
+    CREATE FUNCTION array_stored(uuid) RETURNS uuid[] STABLE SECURITY DEFINER
+      RETURN (SELECT COALESCE(array_agg(org), '{}') FROM member WHERE person = $1);
+    CREATE FUNCTION two_stored() RETURNS boolean BEGIN ATOMIC SELECT 1; SELECT true; END;
     CREATE FUNCTION plain_of(it text) RETURNS text LANGUAGE sql STABLE AS 'SELECT it';
     CREATE FUNCTION hidden_orgs() RETURNS SETOF uuid LANGUAGE sql STABLE AS 'SELECT id FROM closed';
     CREATE FUNCTION secret_orgs() RETURNS SETOF uuid LANGUAGE sql STABLE AS 'SELECT org FROM member';
@@ -162,6 +175,9 @@ pub(crate) const TABLE_FUNCTIONS: &str = "
     CREATE SCHEMA app;
     CREATE FUNCTION app.hidden() RETURNS boolean LANGUAGE sql STABLE AS 'SELECT true';
     CREATE FUNCTION calls_hidden() RETURNS boolean LANGUAGE sql STABLE AS 'SELECT app.hidden()';
+    CREATE FUNCTION calls_hidden_stored() RETURNS boolean STABLE RETURN app.hidden();
+    CREATE FUNCTION calls_others_stored(it uuid) RETURNS boolean STABLE
+      RETURN is_member_stored(it) OR has_role('admin');
     CREATE FUNCTION nested_definer(it uuid) RETURNS boolean LANGUAGE sql STABLE SECURITY DEFINER AS
       'SELECT is_member(it)';
 ";

@@ -52,6 +52,7 @@ const NO_MATTER: &[&str] = &[
     "canSetTag",
     "hasSubLinks",
     "hasTargetSRFs",
+    "isReturn",
     "limitOption",
     "querySource",
     "rteperminfos",
@@ -85,13 +86,16 @@ impl<'a> Reader<'a> {
     }
 
     /// `(SELECT …)`: from nothing, the expression itself.
-    fn value(&self, query: Fields<'_>, depth: usize) -> Result<Typed, RuleError> {
+    pub(super) fn value(&self, query: Fields<'_>, depth: usize) -> Result<Typed, RuleError> {
         let Selected { query, output, asks, otherwise } = self.query(query, None, depth)?;
-        let output = output.ok_or_else(|| other("it selects several values"))?;
-        if query.from.is_empty() && !output.node.is_call() && asks.is_none() {
-            return Ok(output);
-        }
-        let (of, asks) = (output.of, asks.unwrap_or(Asked::Value));
+        let output = match output {
+            Some(output) if query.from.is_empty() && !output.node.is_call() && asks.is_none() => {
+                return Ok(output);
+            }
+            // Of a function's body there may be several values.
+            output => output.map_or(0, |output| output.of),
+        };
+        let (of, asks) = (output, asks.unwrap_or(Asked::Value));
         let node = Node::Subquery { asks, query: Box::new(query) };
         let Some(otherwise) = otherwise else { return Ok(Typed { node, of }) };
         let (function, arguments) = (Function::Coalesce, vec![node, otherwise]);
@@ -143,13 +147,17 @@ impl<'a> Reader<'a> {
         Ok(Typed { node: Node::Subquery { asks, query: Box::new(query) }, of: 16 })
     }
 
-    /// What the subquery selects, in the comparison that it is part of.
+    /// What the subquery selects, in the comparison that it is part of; or an argument.
     pub(super) fn parameter(&self, mut fields: Fields<'_>) -> Result<Typed, RuleError> {
-        let place = (fields.word("paramkind")?, fields.word("paramid")?);
+        let (kind, number) = (fields.word("paramkind")?, fields.number::<usize>("paramid")?);
         let of = fields.number::<u32>("paramtype")?;
         fields.end(&["paramtypmod", "paramcollid"])?;
-        match (place, self.parameter) {
-            (("2", "1"), Some(output)) if output.of == of => Ok(output.clone()),
+        match ((kind, number), self.parameter) {
+            (("2", 1), Some(output)) if output.of == of => Ok(output.clone()),
+            // PARAM_EXTERN: of the function that this is the body of.
+            (("0", 1..), _) => {
+                Ok(Typed { node: Typed { node: Node::Parameter(number), of }.exactly(), of })
+            }
             _ => Err(refused("a parameter", "it is not known here")),
         }
     }
