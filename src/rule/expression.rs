@@ -315,6 +315,7 @@ impl Node {
             | Node::Call { arguments: nodes, .. } => nodes.iter_mut().for_each(visit),
             Node::Inlined(inlined) => {
                 inlined.arguments.iter_mut().for_each(&mut *visit);
+                inlined.locals.iter_mut().for_each(|(_, value)| visit(value));
                 visit(&mut inlined.body);
             }
             Node::Compare { left, right, .. }
@@ -394,6 +395,7 @@ impl Node {
             }
             Node::Inlined(inlined) => {
                 inlined.arguments.iter().for_each(&mut visit);
+                inlined.locals.iter().for_each(|(_, value)| visit(value));
                 visit(&inlined.body);
             }
             Node::Compare { left, right, .. }

@@ -24,6 +24,8 @@ const VARCHAR: u32 = 1043;
 pub(in crate::rule::bind) struct Frame<'a> {
     call: &'a Inlined,
     arguments: Vec<Typed>,
+    /// The values of its variables.
+    locals: Vec<(&'a str, Typed)>,
     /// The collation of its arguments.
     collated: Collated,
 }
@@ -116,7 +118,20 @@ impl Binder<'_> {
         };
         let nulls = junction(arguments.iter().map(is_null).collect(), true);
         let role = call.owner.as_deref().unwrap_or(policy.role);
-        Ok((Frame { call, arguments, collated }, role, nulls))
+        let mut frame = Frame { call, arguments, locals: Vec::new(), collated };
+        for (name, value) in &call.locals {
+            let names = Names::of_body(&frame);
+            let policy = Some(InPolicy { role, ..policy });
+            let inside = Binder { names: &names, policy, is_positive: false, claims: self.claims };
+            let typed = inside.node(value)?;
+            // PostgreSQL computes it whether it is used or not.
+            if typed.term.may_fault() && !self.is_anybody() {
+                let reason = "a variable in it may be an error for some row";
+                return Err(RuleError::unsupported(token, reason, ""));
+            }
+            frame.locals.push((name, typed));
+        }
+        Ok((frame, role, nulls))
     }
 
     /// A value where a function takes or gives one of this type.
@@ -159,6 +174,14 @@ impl Binder<'_> {
         token: &Node,
     ) -> Result<Option<Typed>, RuleError> {
         let Some(frame) = self.names.frame() else { return Ok(None) };
+        let local = frame.locals.iter().find(|(local, _)| *local == name);
+        if let Some((_, typed)) = local.filter(|_| qualifier.is_none()) {
+            if self.names.has_alias(name) {
+                let reason = "it could be a variable or a table's row";
+                return Err(RuleError::unsupported(token, reason, ""));
+            }
+            return Ok(Some(typed.clone()));
+        }
         let own = frame.call.name.rsplit('.').next();
         if qualifier.is_some() && qualifier != own {
             return Ok(None);
@@ -178,8 +201,10 @@ impl Binder<'_> {
             Returns::Value(_) => &[],
             Returns::Rows(columns) => &**columns,
         };
-        let mut variables = frame.call.parameters.iter().chain(columns);
-        if !frame.call.columns_first && variables.any(|variable| &*variable.name == name) {
+        let parameters = frame.call.parameters.iter().chain(columns);
+        let locals = frame.call.locals.iter().map(|(local, _)| &**local);
+        let mut variables = parameters.map(|variable| &*variable.name).chain(locals);
+        if !frame.call.columns_first && variables.any(|variable| variable == name) {
             let reason = "it could be a variable's or a column's name";
             return Err(RuleError::raises(name, reason));
         }

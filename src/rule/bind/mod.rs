@@ -214,6 +214,12 @@ impl<'a> Binder<'a> {
             Node::Compare { op, left, right } => self.compare(*op, left, right, node),
             Node::Subquery { asks, query } => self.subquery(asks, query, node),
             Node::Inlined(call) => self.inlined(call, node),
+            Node::Case { operand: None, arms, otherwise } if self.is_positive => {
+                match self.positive_case(arms, otherwise.as_deref())? {
+                    Some(typed) => Ok(typed),
+                    None => Binder { is_positive: false, ..*self }.operation(node),
+                }
+            }
             node => Binder { is_positive: false, ..*self }.operation(node),
         }
     }

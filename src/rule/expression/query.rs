@@ -10,6 +10,8 @@ pub(in crate::rule) struct Inlined {
     pub(in crate::rule) name: Box<str>,
     pub(in crate::rule) parameters: Box<[Parameter]>,
     pub(in crate::rule) arguments: Vec<Node>,
+    /// The variables of the body, in the order in which they get their values.
+    pub(in crate::rule) locals: Vec<(Box<str>, Node)>,
     pub(in crate::rule) body: Node,
     pub(in crate::rule) returns: Returns,
     /// Whether it is NULL where an argument is.

@@ -30,6 +30,7 @@ use crate::rule::policy::library::Language;
 use crate::rule::policy::library::Library;
 use crate::rule::policy::library::NamedType;
 use crate::rule::policy::library::TableNames;
+use crate::rule::policy::plpgsql::Spoken;
 
 /// How deep functions may call each other.
 const CALLS_MAX: usize = 8;
@@ -229,13 +230,21 @@ impl Inlining<'_> {
             (None, None) => None,
         };
         let function = function.ok_or_else(unknown)?;
-        let mut body = function.expression(reading, library).map_err(|error| match error {
+        let spoken = function.expression(reading, library).map_err(|error| match error {
             RuleError::Unsupported { token, reason, .. } => refused(&format!("{token}: {reason}")),
             other => refused(&other.to_string()),
         })?;
-        Inlining { caller: Some(function), depth: self.depth + 1, ..self }.inline(&mut body)?;
-        // Each call may double the size: what is too large already grows no further.
-        Expression::checked(body.clone())?;
+        let Spoken { mut locals, returned: mut body } = spoken;
+        let inside = Inlining { caller: Some(function), depth: self.depth + 1, ..self };
+        for node in locals.iter_mut().map(|(_, value)| value).chain([&mut body]) {
+            inside.inline(node)?;
+            // Each call may double the size: what is too large already grows no further.
+            Expression::checked(node.clone())?;
+        }
+        let is_parameter = |name| function.parameters.iter().any(|(known, _)| known == name);
+        if locals.iter().any(|(name, _)| is_parameter(name)) {
+            return Err(refused("a variable in it hides a parameter"));
+        }
         let parameter = |(name, of): &NamedType| Parameter {
             name: name.clone(),
             of: *of,
@@ -245,6 +254,7 @@ impl Inlining<'_> {
             name: format!("{}.{}", function.schema, function.name).into(),
             parameters: function.parameters.iter().map(parameter).collect(),
             arguments: arguments.clone(),
+            locals,
             body,
             returns: match &function.rows {
                 None => Returns::Value(parameter(&(Box::default(), function.result))),

@@ -10,9 +10,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::rule::error::RuleError;
-use crate::rule::expression::Node;
 use crate::rule::policy::Reading;
 use crate::rule::policy::body;
+use crate::rule::policy::plpgsql;
+use crate::rule::policy::plpgsql::Spoken;
 use crate::rule::policy::read;
 
 /// OIDs below are given by the server's own makers, and to nothing else.
@@ -213,21 +214,24 @@ impl Library {
 }
 
 impl Function {
-    /// The one expression that the function returns.
+    /// The one expression that the function returns, and the variables in it.
     pub(super) fn expression(
         &self,
         reading: Reading,
         library: &Library,
-    ) -> Result<Node, RuleError> {
+    ) -> Result<Spoken, RuleError> {
         if let Some(obstacle) = self.obstacle {
             return Err(RuleError::unsupported("its body", obstacle, ""));
         }
-        match (&self.body, self.language, reading) {
-            (Body::Stored { tree, .. }, _, Reading::Tree) => read::body(tree, library),
-            (Body::Stored { text, .. }, _, Reading::Text) => body::stored(text),
-            (Body::Text(text), Language::Sql, _) => body::sql(text),
-            (Body::Text(text), Language::Plpgsql, _) => body::plpgsql(text, self.rows.is_some()),
-        }
+        let returned = match (&self.body, self.language, reading) {
+            (Body::Stored { tree, .. }, _, Reading::Tree) => read::body(tree, library)?,
+            (Body::Stored { text, .. }, _, Reading::Text) => body::stored(text)?,
+            (Body::Text(text), Language::Sql, _) => body::sql(text)?,
+            (Body::Text(text), Language::Plpgsql, _) => {
+                return plpgsql::read(text, self.rows.is_some());
+            }
+        };
+        Ok(Spoken { locals: Vec::new(), returned })
     }
 
     /// Who may call what is called in its body.

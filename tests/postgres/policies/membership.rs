@@ -141,6 +141,13 @@ pub(crate) const DECIDED: &[&str] = &[
     "(tenant = ANY ((SELECT array_agg(id) FROM org WHERE is_open)::uuid[])) IS UNKNOWN",
     "plain_of(plain) < 'b'",
     "is_member_stored(tenant)",
+    "may_see(tenant, is_public)",
+    "NOT may_see(owner, false)",
+    "may_see(tenant, is_public) IS NULL",
+    "is_member_branching(tenant)",
+    "level_branching(tenant) > 0",
+    "open_branching(status)",
+    "open_branching(label) IS NULL",
     "role_stored() = 'admin'",
     "at_least_stored(qty, small) IS NULL",
     "tenant IN (SELECT orgs_stored())",
@@ -220,6 +227,9 @@ const REFUSED: &[(&str, &str)] = &[
     ("defaulted()", "default"),
     ("calls_hidden()", "may not call"),
     ("two_stored()", "ATOMIC"),
+    ("unclear_variable(owner)", "variable"),
+    ("no_return(owner)", "without a RETURN"),
+    ("raises(owner)", "PL/pgSQL"),
 ];
 
 #[tokio::test]
@@ -265,6 +275,7 @@ const FOUND: &[(&str, &str)] = &[
     ("tenant IN (SELECT org_id FROM shared_orgs())", "tenant"),
     ("tenant = ANY (ARRAY(SELECT orgs()))", "tenant"),
     ("tenant = ANY (org_array())", "tenant"),
+    ("is_member_branching(tenant)", "tenant"),
     ("tenant = ANY ((SELECT org_array())::uuid[])", "tenant"),
     ("tenant IN (SELECT queried())", "tenant"),
     ("owner IN (SELECT person FROM members_of(tenant))", "tenant"),

@@ -102,6 +102,10 @@ pub(crate) const DECIDED: &[&str] = &[
     "CASE status WHEN 'open' THEN true WHEN 'ok' THEN is_public END",
     "claims = 'a'",
     "auth.of(owner)",
+    "auth.branching() AND is_public",
+    "CASE WHEN is_public THEN true ELSE owner = auth.uid() END",
+    "CASE WHEN owner = auth.uid() THEN false WHEN is_public THEN status = 'open' END",
+    "CASE WHEN is_public THEN NULL WHEN status = 'open' THEN true ELSE NOT is_public END",
     "auth.stored() AND is_public",
     "auth.owner_user() = 'x'",
     "auth.owner_user() <> 'x' AND is_public",
@@ -127,7 +131,6 @@ pub(crate) const DECIDED: &[&str] = &[
 const REFUSED: &[(&str, &str)] = &[
     ("(auth.jwt() -> 'app_metadata') ? ANY (tags)", "comparisons"),
     ("plain < 'b' COLLATE \"C\"", "COLLATE"),
-    ("auth.branching()", "auth.branching"),
     ("auth.twice()", "auth.twice"),
     ("session_user = 'x'", "session_user"),
     ("at > now()", "server"),

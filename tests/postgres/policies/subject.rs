@@ -159,6 +159,47 @@ pub(crate) const TABLE_FUNCTIONS: &str = "
     CREATE FUNCTION array_stored(uuid) RETURNS uuid[] STABLE SECURITY DEFINER
       RETURN (SELECT COALESCE(array_agg(org), '{}') FROM member WHERE person = $1);
     CREATE FUNCTION two_stored() RETURNS boolean BEGIN ATOMIC SELECT 1; SELECT true; END;
+    CREATE FUNCTION may_see(it uuid, public bool) RETURNS boolean LANGUAGE plpgsql STABLE
+      SECURITY DEFINER SET search_path = public AS $$
+    DECLARE
+      v_role text;
+      v_user uuid := auth.uid();
+    BEGIN
+      SELECT p.role INTO v_role FROM profile p WHERE p.id = v_user;
+      -- Nobody sees nothing.
+      IF v_user IS NULL THEN
+        RETURN false;
+      END IF;
+      IF v_role = 'admin' THEN RETURN true;
+      ELSIF v_role = 'open' THEN
+        IF public THEN RETURN NULL; ELSE RETURN it = v_user; END IF;
+      END IF;
+      RETURN EXISTS (SELECT 1 FROM member m WHERE m.org = it AND m.person = v_user);
+    END $$;
+    CREATE FUNCTION is_member_branching(it uuid) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+    BEGIN
+      IF EXISTS (SELECT 1 FROM member m WHERE m.org = it AND m.person = auth.uid()) THEN
+        RETURN TRUE;
+      END IF;
+      RETURN FALSE;
+    END; $$;
+    CREATE FUNCTION level_branching(it uuid) RETURNS int LANGUAGE plpgsql STABLE SECURITY DEFINER AS $$
+    DECLARE v_level int;
+    BEGIN
+      SELECT level INTO v_level FROM member WHERE org = it AND person = auth.uid();
+      IF v_level IS NULL THEN RETURN -1; ELSE RETURN v_level; END IF;
+    END $$;
+    CREATE FUNCTION open_branching(of text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+    BEGIN
+      IF of IN ('open', CASE WHEN of = 'ok' THEN of END) THEN RETURN of <> 'x'; ELSE RETURN NULL; END IF;
+    END $$;
+    CREATE FUNCTION unclear_variable(it uuid) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+    DECLARE role text := 'admin';
+    BEGIN RETURN EXISTS (SELECT 1 FROM profile WHERE id = it AND role = 'admin'); END $$;
+    CREATE FUNCTION no_return(it uuid) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+    BEGIN IF it IS NULL THEN RETURN true; END IF; END $$;
+    CREATE FUNCTION raises(it uuid) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+    BEGIN IF it IS NULL THEN RAISE EXCEPTION 'no'; END IF; RETURN true; END $$;
     CREATE FUNCTION plain_of(it text) RETURNS text LANGUAGE sql STABLE AS 'SELECT it';
     CREATE FUNCTION hidden_orgs() RETURNS SETOF uuid LANGUAGE sql STABLE AS 'SELECT id FROM closed';
     CREATE FUNCTION secret_orgs() RETURNS SETOF uuid LANGUAGE sql STABLE AS 'SELECT org FROM member';
