@@ -87,6 +87,11 @@ impl Others for View<'_> {
         }
         Ok(())
     }
+
+    fn rows(&self, source: &Source) -> usize {
+        let slot = self.store.slot(source.table);
+        slot.and_then(|slot| Some(slot.read().held.as_ref()?.table.living())).unwrap_or(0)
+    }
 }
 
 impl View<'_> {

@@ -22,6 +22,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::ControlFlow;
 
+use smallvec::SmallVec;
+
 use crate::change::id::RelationId;
 use crate::change::tuple::Cell;
 use crate::change::tuple::Row;
@@ -52,6 +54,11 @@ pub trait Others: fmt::Debug {
         by: Option<(usize, &[u8])>,
         each: &mut Visit<'_>,
     ) -> Result<(), Undecided>;
+
+    /// About how many rows there are of a source, where several could be visited first.
+    fn rows(&self, _: &Source) -> usize {
+        0
+    }
 }
 
 /// No other table is known.
@@ -279,34 +286,45 @@ impl Subquery {
     /// Calls `each` with every row of the sources for which the condition is true, and with those for
     /// which that is not known, and why.
     fn for_each_row(&self, scope: Scope<'_, '_>, each: &mut EachRow<'_>) -> Result<(), Undecided> {
-        self.descend(0, scope, each).map(|_| ())
+        let left: Left = (0..self.sources.len()).collect();
+        self.descend(&left, scope, each).map(|_| ())
     }
 
+    /// Visits the rows of the sources that are left, for those of the others that are on the stack.
     fn descend(
         &self,
-        level: usize,
+        left: &[usize],
         scope: Scope<'_, '_>,
         each: &mut EachRow<'_>,
     ) -> Result<ControlFlow<()>, Undecided> {
-        let Some(source) = self.sources.get(level) else {
+        if left.is_empty() {
             return Ok(match self.condition.truth(scope) {
                 Ok(Some(true)) => each(scope, Ok(())),
                 Ok(Some(false) | None) => ControlFlow::Continue(()),
                 Err(undecided) => each(scope, Err(undecided)),
             });
+        }
+        // What lies above its own base before its first source is visited is somebody else's.
+        let height = if left.len() == self.sources.len() { self.base() } else { self.top() };
+        let below = scope.row.get(..height).unwrap_or(scope.row);
+        let Some((source, looked)) = self.next(left, Scope { row: below, ..scope }) else {
+            return Ok(ControlFlow::Continue(()));
         };
-        let by = match source.lookup(scope.row) {
+        let by = match looked {
             Looked::Nothing => return Ok(ControlFlow::Continue(())),
             Looked::By(column, text) => Some((column, text)),
             Looked::Everything => None,
         };
+        let left: Left = left.iter().copied().filter(|at| *at != source).collect();
+        let Some(source) = self.sources.get(source) else { return Ok(ControlFlow::Continue(())) };
         let mut outcome = Ok(ControlFlow::Continue(()));
         scope.others.visit(source, by, &mut |cells| {
-            let mut row: Row<'_> = scope.row.iter().copied().take(source.base).collect();
-            // A cell that is not there is one that this image does not hold.
-            row.resize(source.base, Cell::Unchanged);
-            row.extend_from_slice(cells);
-            outcome = self.descend(level + 1, Scope { row: &row, ..scope }, each);
+            let mut row: Row<'_> = below.iter().copied().collect();
+            // A cell that is not there is one that this image does not hold, or comes later.
+            row.resize(self.top().max(below.len()), Cell::Unchanged);
+            let places = row.iter_mut().skip(source.base);
+            places.zip(cells).for_each(|(place, cell)| *place = *cell);
+            outcome = self.descend(&left, Scope { row: &row, ..scope }, each);
             match outcome {
                 Ok(flow) => flow,
                 Err(_) => ControlFlow::Break(()),
@@ -314,7 +332,38 @@ impl Subquery {
         })?;
         outcome
     }
+
+    /// The source to visit next: the first whose rows a text finds, else what is on the stack, else the
+    /// one with the fewest rows.
+    fn next<'s>(&'s self, left: &[usize], scope: Scope<'s, 's>) -> Option<(usize, Looked<'s>)> {
+        let sources = || left.iter().filter_map(|at| Some((*at, self.sources.get(*at)?)));
+        let looked = |(at, source): (usize, &'s Source)| match source.lookup(scope.row) {
+            Looked::Everything => None,
+            looked => Some((at, looked)),
+        };
+        let by_text = |(_, source): &(usize, &Source)| {
+            source.lookups.iter().any(|lookup| matches!(lookup.key, Key::Text(_)))
+        };
+        let found = sources().filter(by_text).find_map(looked);
+        if let Some(found) = found.or_else(|| sources().find_map(looked)) {
+            return Some(found);
+        }
+        let fewest = match left {
+            [only] => Some(*only),
+            _ => sources().min_by_key(|(_, it)| scope.others.rows(it)).map(|(at, _)| at),
+        };
+        Some((fewest?, Looked::Everything))
+    }
+
+    /// Where the stack ends with the rows of all sources on it.
+    fn top(&self) -> usize {
+        let tops = self.sources.iter().map(|source| source.base + source.columns.len());
+        tops.max().unwrap_or(0)
+    }
 }
+
+/// The places of sources that were not visited yet.
+type Left = SmallVec<[usize; 8]>;
 
 type EachRow<'e> = dyn FnMut(Scope<'_, '_>, Result<(), Undecided>) -> ControlFlow<()> + 'e;
 

@@ -3,6 +3,8 @@
 //! Where FALSE and NULL come to the same, whatever is compared with the rows of a query becomes part
 //! of its condition: so `x IN (SELECT y …)` finds its rows by `y`.
 
+use std::iter::once;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::rule::bind::ANYTHING;
@@ -186,18 +188,32 @@ impl Binder<'_> {
         outcome
     }
 
-    /// Whether there is one row at most: all of a unique key is looked for.
+    /// Whether there is one row at most: of each source all of a unique key is looked for, by what is
+    /// known when those that were found so before are.
     fn is_single(&self, subquery: &Subquery) -> bool {
-        let table = |source: &Source| self.policy.and_then(|it| it.tables.by_id(source.table));
-        subquery.sources.iter().all(|source| {
-            let Some(table) = table(source) else { return false };
-            let key = &table.relation().primary_key;
-            let looked_for = |position: &usize| {
-                let place = source.columns.iter().position(|column| column == position);
-                source.lookups.iter().any(|lookup| Some(lookup.column) == place)
-            };
-            !key.is_empty() && key.iter().all(looked_for)
-        })
+        let mut known: Vec<Range<usize>> = once(0..subquery.base()).collect();
+        let mut left: Vec<&Source> = subquery.sources.iter().collect();
+        while let Some(next) = left.iter().position(|source| self.is_one(source, &known)) {
+            known.push(places(left.remove(next)));
+        }
+        left.is_empty()
+    }
+
+    /// Whether a source has one row at most where these places are known.
+    fn is_one(&self, source: &Source, known: &[Range<usize>]) -> bool {
+        let table = self.policy.and_then(|it| it.tables.by_id(source.table));
+        let Some(table) = table else { return false };
+        let key = &table.relation().primary_key;
+        let is_known = |lookup: &Lookup| match lookup.key {
+            Key::Text(_) => true,
+            Key::Cell(at) => known.iter().any(|range| range.contains(&at)),
+        };
+        let looked_for = |position: &usize| {
+            let place = source.columns.iter().position(|column| column == position);
+            let mut lookups = source.lookups.iter();
+            lookups.any(|lookup| Some(lookup.column) == place && is_known(lookup))
+        };
+        !key.is_empty() && key.iter().all(looked_for)
     }
 
     /// Where one side is how many rows a query has, and the other says no more than whether there is
@@ -291,42 +307,95 @@ fn made(asks: Asks, mut sources: Vec<Source>, condition: Term) -> Subquery {
         Term::All(arms) => arms,
         term => std::slice::from_ref(term),
     };
-    let mut equates = Vec::new();
-    let mut lookups = Vec::new();
+    let mut equal = Equal::default();
     for arm in arms {
+        equal.note(arm);
+    }
+    let equates = equal.pairs.iter().map(|(left, right)| (*left.min(right), *left.max(right)));
+    let equates = equates.filter(|(low, high)| *low < base && *high >= base).collect();
+    equal.look_for(base, &mut sources);
+    Subquery { asks, sources: sources.into(), condition, equates }
+}
+
+/// What is equal wherever a condition is true, of types where values are equal exactly where their
+/// texts are.
+#[derive(Default)]
+struct Equal {
+    /// A place of the stack and a text.
+    texts: Vec<(usize, Box<[u8]>)>,
+    /// Two places.
+    pairs: Vec<(usize, usize)>,
+}
+
+impl Equal {
+    fn note(&mut self, arm: &Term) {
         match arm {
-            Term::Same { column, text } => lookups.push((*column, Key::Text(text.clone()))),
+            Term::Same { column, text } => self.texts.push((*column, text.clone())),
             Term::OneOf { column, texts, .. } => {
                 if let [text] = &**texts {
-                    lookups.push((*column, Key::Text(text.clone())));
+                    self.texts.push((*column, text.clone()));
                 }
             }
             Term::Compare { op: Comparison::Equal, sides } => {
-                lookups.extend(equals_anything(sides).map(|at| (at, Key::Text(Box::default()))));
-                if let Some((left, right)) = same_texts(sides) {
-                    let (low, high) = (left.min(right), left.max(right));
-                    lookups.push((high, Key::Cell(low)));
-                    if low < base && high >= base {
-                        equates.push((low, high));
-                    }
-                }
+                self.texts.extend(equals_anything(sides).map(|at| (at, Box::default())));
+                self.pairs.extend(same_texts(sides));
             }
             _ => {}
         }
     }
-    for source in &mut sources {
-        let own = |(place, key): &(usize, Key)| {
-            let column = place.checked_sub(source.base)?;
-            let below = match key {
-                Key::Cell(at) => *at < source.base,
-                Key::Text(_) => true,
-            };
-            let key = key.clone();
-            (below && column < source.columns.len()).then_some(Lookup { column, key })
-        };
-        source.lookups = lookups.iter().filter_map(own).collect();
+
+    /// Says by what the rows of each source are looked for, in an order in which as many as possible
+    /// are found by what is known then: first those that a text finds, which is most often who asks.
+    /// Where none is, whoever visits them chooses where to begin, and those that are left are found by
+    /// each other.
+    fn look_for(&self, base: usize, sources: &mut [Source]) {
+        let mut left: Vec<usize> = (0..sources.len()).collect();
+        let mut known: Vec<Range<usize>> = once(0..base).collect();
+        let ranges: Vec<Range<usize>> = sources.iter().map(places).collect();
+        while !left.is_empty() {
+            let lookups = |at: &usize| sources.get(*at).map(|it| self.lookups(it, &known));
+            let by_text = |at: &usize| lookups(at).is_some_and(|them| them.iter().any(is_text));
+            let bound = |at: &usize| lookups(at).is_some_and(|them| !them.is_empty());
+            let next = left.iter().position(by_text).or_else(|| left.iter().position(bound));
+            let Some(next) = next.map(|next| left.remove(next)) else { break };
+            if let Some(source) = sources.get_mut(next) {
+                source.lookups = self.lookups(source, &known).into();
+                known.push(places(source));
+            }
+        }
+        for at in left {
+            let others = ranges.iter().enumerate().filter(|(other, _)| *other != at);
+            let all: Vec<Range<usize>> =
+                others.map(|(_, range)| range.clone()).chain(known.iter().cloned()).collect();
+            if let Some(source) = sources.get_mut(at) {
+                source.lookups = self.lookups(source, &all).into();
+            }
+        }
     }
-    Subquery { asks, sources: sources.into(), condition, equates: equates.into() }
+
+    /// By what rows of a source can be looked for where these places are known; the latest last, which
+    /// goes before the others.
+    fn lookups(&self, source: &Source, known: &[Range<usize>]) -> Vec<Lookup> {
+        let own = places(source);
+        let column = |place: usize| place - own.start;
+        let texts = self.texts.iter().filter(|(place, _)| own.contains(place));
+        let texts = texts.map(|(place, text)| (column(*place), Key::Text(text.clone())));
+        let both = || self.pairs.iter().flat_map(|(one, other)| [(*one, *other), (*other, *one)]);
+        let cells = known.iter().flat_map(|range| {
+            both().filter(|(place, other)| own.contains(place) && range.contains(other))
+        });
+        let cells = cells.map(|(place, other)| (column(place), Key::Cell(other)));
+        texts.chain(cells).map(|(column, key)| Lookup { column, key }).collect()
+    }
+}
+
+const fn is_text(lookup: &Lookup) -> bool {
+    matches!(lookup.key, Key::Text(_))
+}
+
+/// The places of a source's cells in the stack.
+fn places(source: &Source) -> Range<usize> {
+    source.base..source.base + source.columns.len()
 }
 
 /// The column that must equal something of the session, where that is not known.
@@ -360,5 +429,102 @@ fn same_texts(sides: &[Term; 2]) -> Option<(usize, usize)> {
             Some((*left, *right))
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::cell::Cell as Counter;
+
+    use crate::change::id::RelationId;
+    use crate::change::tuple::Cell;
+    use crate::rule::Others;
+    use crate::rule::Undecided;
+    use crate::rule::Visit;
+    use crate::rule::subquery::Scope;
+
+    const TEAMS: RelationId = RelationId(1);
+    const MEMBERS: RelationId = RelationId(2);
+
+    /// A thousand teams, `id` and `org`; three members of each, `team` and `who`.
+    #[derive(Debug, Default)]
+    struct Counted {
+        visited: Counter<usize>,
+    }
+
+    impl Others for Counted {
+        fn visit(
+            &self,
+            source: &Source,
+            by: Option<(usize, &[u8])>,
+            each: &mut Visit<'_>,
+        ) -> Result<(), Undecided> {
+            for number in 0..self.rows(source) {
+                let row = if source.table == TEAMS {
+                    [number.to_string(), format!("o{}", number % 10)]
+                } else {
+                    [(number / 3).to_string(), format!("u{}", number % 1000)]
+                };
+                if by.is_some_and(|(column, text)| row[column].as_bytes() != text) {
+                    continue;
+                }
+                self.visited.set(self.visited.get() + 1);
+                if each(&[Cell::Text(row[0].as_bytes()), Cell::Text(row[1].as_bytes())]).is_break()
+                {
+                    break;
+                }
+            }
+            Ok(())
+        }
+
+        fn rows(&self, source: &Source) -> usize {
+            if source.table == TEAMS { 1000 } else { 3000 }
+        }
+    }
+
+    fn source(table: RelationId, base: usize) -> Source {
+        Source { table, version: 1, columns: Box::new([0, 1]), base, lookups: Box::default() }
+    }
+
+    fn equal(left: usize, right: usize) -> Term {
+        let column = |column| Term::Column { column, read: Read::Text };
+        Term::Compare { op: Comparison::Equal, sides: Box::new([column(left), column(right)]) }
+    }
+
+    /// Whether there is a row, and how many were visited to find it, over a row of one column.
+    fn ask(tables: [RelationId; 2], condition: Vec<Term>, org: &str) -> (bool, usize) {
+        let sources = vec![source(tables[0], 1), source(tables[1], 3)];
+        let subquery = made(Asks::Exists, sources, Term::All(condition.into()));
+        let others = Counted::default();
+        let row = [Cell::Text(org.as_bytes())];
+        let truth = subquery.truth(Scope { row: &row, others: &others });
+        (truth == Ok(Some(true)), others.visited.get())
+    }
+
+    #[test]
+    fn sources_are_visited_by_what_is_known_whatever_their_order() {
+        let same = |column, text: &str| Term::Same { column, text: text.as_bytes().into() };
+        // FROM teams t, members m WHERE t.id = m.team AND m.who = 'u7' AND t.org = the row's org: u7
+        // is a member of 2, 335 and 669.
+        let teams_first = || vec![equal(1, 3), same(4, "u7"), equal(0, 2)];
+        let members_first = || vec![equal(3, 1), same(2, "u7"), equal(0, 4)];
+        let without_org = || vec![equal(1, 3), same(4, "u7")];
+        for (tables, condition, org, found, at_most) in [
+            ([TEAMS, MEMBERS], teams_first(), "o5", true, 6),
+            ([MEMBERS, TEAMS], members_first(), "o5", true, 6),
+            ([MEMBERS, TEAMS], members_first(), "o1", false, 6),
+            // Where the first can't be looked for, the second is visited first.
+            ([TEAMS, MEMBERS], without_org(), "", true, 2),
+            ([TEAMS, MEMBERS], vec![equal(1, 3), same(4, "u-1")], "", false, 0),
+            // Where none can, the smaller one is.
+            ([MEMBERS, TEAMS], vec![equal(1, 3), equal(2, 4)], "", false, 4000),
+            ([TEAMS, MEMBERS], vec![equal(1, 3), equal(2, 4)], "", false, 4000),
+        ] {
+            let (truth, visited) = ask(tables, condition.clone(), org);
+            assert_eq!(truth, found, "{tables:?} {condition:?}");
+            assert!(visited <= at_most, "{visited} visited, {tables:?} {condition:?}");
+        }
     }
 }
