@@ -159,6 +159,13 @@ async fn tls_1_2_is_spoken_and_what_is_no_tls_is_cut_off_in_time() {
         let _reset = timeout(DEADLINE, socket.read_to_end(&mut rest)).await.unwrap();
         assert!(!rest.starts_with(b"HTTP"));
     }
+    // A socket is closed before it is counted.
+    let counted = async {
+        while refused(&deployment, "tls_handshake") < 3 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(DEADLINE, counted).await.unwrap();
     assert_eq!(refused(&deployment, "tls_handshake"), 3);
 }
 
