@@ -37,7 +37,7 @@ async fn deployed() -> Deployment {
     for (name, body, ..) in POLICIES {
         schema.push_str(&format!(
             "CREATE FUNCTION f_{name}(id int) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
-               DECLARE it boolean; BEGIN IF id = 1 THEN RETURN true; END IF; {body}; END $$;
+               DECLARE it boolean; BEGIN PERFORM 1; IF id = 1 THEN RETURN true; END IF; {body}; END $$;
              CREATE TABLE {name} (id int PRIMARY KEY, n int);
              ALTER TABLE {name} ENABLE ROW LEVEL SECURITY;
              CREATE POLICY p ON {name} USING (f_{name}(id));
