@@ -8,6 +8,7 @@ use tokio_postgres::Client;
 use crate::program::Folder;
 use crate::program::printed;
 use crate::program::run;
+use crate::sql::psql;
 use crate::support;
 use crate::support::Database;
 
@@ -211,6 +212,7 @@ fn lines<'r>(report: &'r str, table: &str, code: &str) -> Vec<&'r str> {
 async fn it_is_told_which_tier_decides_and_what_a_table_needs_to_be_held() {
     let checked = Checked::new("[[table]]\nname = 'orders'\nopen = true\n").await;
     checked.execute(MEMBERSHIP).await;
+    psql(&checked.database, "postgres", "06-fence.sql", &[]);
     let report = printed(&checked.check());
     let tier = lines(&report, "public.orders", "policy-tier").concat();
     assert!(tier.contains("Postgres is asked about each change, because policy"), "{report}");
@@ -261,7 +263,10 @@ async fn it_is_told_which_tier_decides_and_what_a_table_needs_to_be_held() {
     let report = printed(&checked.check());
     let unheld = lines(&report, "public.members", "replica-unheld").concat();
     assert!(unheld.starts_with("warning"), "{report}");
-    assert!(unheld.contains("so that subscriptions are refused: other tables inherit"), "{report}");
+    assert!(
+        unheld.contains("so that subscriptions are refused: other tables inherit from it"),
+        "{report}"
+    );
     let tier = lines(&report, "public.orders", "policy-tier").concat();
     assert!(tier.contains("it is refused, because policy"), "{report}");
 }
