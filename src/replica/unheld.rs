@@ -34,10 +34,15 @@ pub enum Unheld {
     #[error("the publication has only some of the table's rows (WHERE)")]
     RowFilter,
     /// Other tables inherit from it: their rows are its rows for a query, not for the stream.
-    #[error("other tables inherit from it")]
+    #[error(
+        "other tables inherit from it: their rows are its rows for a query, not for the stream"
+    )]
     Inherited,
     /// Its rows are in partitions, which come and go without the stream saying so.
-    #[error("the table is partitioned")]
+    #[error(
+        "the table is partitioned, and partitions are attached, detached and emptied without the \
+         stream saying so: let policies read a table that is not"
+    )]
     Partitioned,
     /// Old images don't tell which row they are of.
     #[error("the table has no replica identity")]

@@ -199,7 +199,12 @@ impl<'a> InPolicy<'a> {
             Some(Unheld::Filtered) => {
                 Err(other("the publication has only some of its rows or changes"))
             }
-            Some(Unheld::Partitioned) => Err(other("it is partitioned, or inherited from")),
+            Some(Unheld::Partitioned) => {
+                let reason = "it is partitioned, or inherited from: which rows it has depends on \
+                              which tables belong to it, and the stream does not say that";
+                let hint = "let policies read a table that is neither";
+                Err(RuleError::unsupported(name, reason, hint))
+            }
         }
     }
 
