@@ -319,6 +319,7 @@ async fn a_role_is_not_answered_by_the_plan_or_under_the_name_of_another() {
          CREATE FUNCTION may(id int) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
            DECLARE rest int := id % parity();
            BEGIN
+             PERFORM 1;
              IF id = 8 AND current_user::text LIKE 'even%' THEN RETURN 1 / (id - 8) = 0; END IF;
              RETURN EXISTS (SELECT FROM (SELECT r.doc FROM rights r OFFSET 0) r WHERE r.doc = id)
                AND rest = CASE WHEN current_user::text LIKE 'odd%' THEN 1 ELSE 0 END;
