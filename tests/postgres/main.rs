@@ -53,6 +53,7 @@ mod throttle;
 mod tls;
 mod tokens;
 mod transports;
+mod unseen;
 mod values;
 mod waiting;
 mod wal;
