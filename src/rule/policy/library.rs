@@ -2,7 +2,7 @@
 //!
 //! The built-in ones are read from the server at the start of a connection, so that an OID means
 //! what this server means by it, whatever its version; they can't be replaced by anybody. What is
-//! not listed in [`read`](super::read) by name and types is refused all the same.
+//! not listed in [`read`] by name and types is refused all the same.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
