@@ -25,7 +25,8 @@ use crate::rule::quoted_text;
 pub(super) const END: &str = "ROLLBACK";
 
 /// Ends it, and tells whether the rows that the snapshot can see were where they were looked for: the
-/// catalogue says by the snapshot in which file a table was, and a function in which it is.
+/// catalogue says by the snapshot in which file a table was (and those that are parts of it), and a
+/// function in which it is.
 pub(super) fn end(matter: &Matter) -> String {
     if matter.watched.is_empty() {
         return END.to_owned();
@@ -33,8 +34,11 @@ pub(super) fn end(matter: &Matter) -> String {
     let tables: Vec<String> = matter.watched.iter().map(ToString::to_string).collect();
     format!(
         "ROLLBACK TO SAVEPOINT name;\
+         WITH RECURSIVE parts (id) AS (\
+           SELECT unnest(ARRAY[{}]::oid[]) \
+           UNION SELECT inhrelid FROM pg_inherits JOIN parts ON inhparent = id) \
          SELECT bool_and(pg_relation_filenode(oid) IS NOT DISTINCT FROM nullif(relfilenode, 0)) \
-         FROM pg_class WHERE oid IN ({}) AND relkind = 'r';\
+         FROM pg_class JOIN parts ON oid = id WHERE relkind = 'r';\
          {END}",
         tables.join(", ")
     )

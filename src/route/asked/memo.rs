@@ -23,6 +23,8 @@
 //! - Only policies are remembered of which it is known that nothing else matters:
 //!   [`Asked::steady`](crate::route::asked::Asked::steady).
 //! - Memory is bounded: what was not of use for long makes room.
+//! - No word is older than [`SECONDS_MAX`]. The catalogue is looked at now and then: a policy that was
+//!   made and dropped between two looks leaves no trace but in what it said.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -35,6 +37,9 @@ use crate::change::id::Xid;
 use crate::ring::Ring;
 use crate::route::asked::batch::Batch;
 use crate::route::asked::batch::Part;
+
+/// How long a window stays open at the most, and so what is said in it counts.
+const SECONDS_MAX: u32 = 60;
 
 /// What an entry takes beside its texts, about.
 const IMAGE_BYTES: usize = 128;
@@ -56,9 +61,22 @@ pub(super) struct Memo {
     old: Half,
 }
 
+/// By what words are kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    /// Bytes that they may take.
+    pub(super) bytes_max: usize,
+    /// The catalogue's generation.
+    pub(super) generation: u64,
+    /// What the shard's clock says.
+    pub(super) seconds: u32,
+}
+
 /// Where the words of a matter hold.
 #[derive(Debug)]
 struct Window {
+    /// When it was opened.
+    seconds: u32,
     /// The number of its words' page.
     page: u64,
     watched: Arc<[RelationId]>,
@@ -98,7 +116,7 @@ impl Memo {
     /// nothing is to be remembered.
     pub(super) fn follow(
         &mut self,
-        (bytes_max, generation): (usize, u64),
+        Terms { bytes_max, generation, seconds }: Terms,
         (matter, watched): (usize, &Arc<[RelationId]>),
         ring: &Ring,
     ) -> bool {
@@ -116,10 +134,13 @@ impl Memo {
             *pages += 1;
             let xid = unknown.and_then(|at| ring.get(at)).map(|it| it.xid);
             let watched = Arc::clone(watched);
-            Window { page: *pages, watched, touched: unknown, xid, next: end }
+            Window { seconds, page: *pages, watched, touched: unknown, xid, next: end }
         });
         let old = window.page;
-        window.follow(ring, pages);
+        if window.follow(ring) || seconds.saturating_sub(window.seconds) >= SECONDS_MAX {
+            *pages += 1;
+            (window.page, window.seconds) = (*pages, seconds);
+        }
         if window.page != old {
             self.forget_page(old);
         }
@@ -232,8 +253,8 @@ enum Side {
 }
 
 impl Window {
-    /// Looks at what the ring got since.
-    fn follow(&mut self, ring: &Ring, pages: &mut u64) {
+    /// Looks at what the ring got since; whether its tables were touched.
+    fn follow(&mut self, ring: &Ring) -> bool {
         let (begin, end) = (ring.begins(), ring.end().transaction);
         let mut touched = None;
         if self.next < begin {
@@ -252,10 +273,8 @@ impl Window {
             }
         }
         self.next = self.next.max(end);
-        if touched.is_some() {
-            *pages += 1;
-            (self.touched, self.page) = (touched, *pages);
-        }
+        self.touched = touched.or(self.touched);
+        touched.is_some()
     }
 }
 
@@ -330,7 +349,7 @@ mod tests {
 
     const DOCS: u32 = 1;
     const MEMBERS: u32 = 2;
-    const BOUNDS: (usize, u64) = (1 << 20, 1);
+    const TERMS: Terms = Terms { bytes_max: 1 << 20, generation: 1, seconds: 7 };
 
     fn relation(id: u32) -> Arc<Relation> {
         Arc::new(Relation {
@@ -380,7 +399,7 @@ mod tests {
 
     /// Which of the two images the window holds for, by now.
     fn holds(memo: &mut Memo, ring: &Ring, transaction: u64) -> [bool; 2] {
-        assert!(memo.follow(BOUNDS, (0, &watched()), ring));
+        assert!(memo.follow(TERMS, (0, &watched()), ring));
         memo.holds_for(&batch(transaction), ring).try_into().unwrap()
     }
 
@@ -391,7 +410,7 @@ mod tests {
     #[test]
     fn a_window_begins_after_the_last_touch_and_ends_before_the_next() {
         let (mut memo, mut ring) = (Memo::default(), ring(1 << 20));
-        assert!(memo.follow(BOUNDS, (0, &watched()), &ring));
+        assert!(memo.follow(TERMS, (0, &watched()), &ring));
         append(&mut ring, (1, 0), DOCS, true);
         assert_eq!(holds(&mut memo, &ring, 0), [true, true]);
         append(&mut ring, (2, 0), MEMBERS, true);
@@ -404,7 +423,7 @@ mod tests {
     #[test]
     fn a_transaction_counts_as_a_whole() {
         let (mut memo, mut ring) = (Memo::default(), ring(1 << 20));
-        assert!(memo.follow(BOUNDS, (0, &watched()), &ring));
+        assert!(memo.follow(TERMS, (0, &watched()), &ring));
         append(&mut ring, (1, 0), DOCS, false);
         assert_eq!(holds(&mut memo, &ring, 0), [false, false], "it may touch them yet");
         append(&mut ring, (1, 1), MEMBERS, false);
@@ -425,15 +444,15 @@ mod tests {
             let words = batch.images.iter().map(|image| (image, Word::Seen));
             memo.learn(0, unseen, &name(), words);
         };
-        assert!(memo.follow(BOUNDS, (0, &watched()), &ring));
+        assert!(memo.follow(TERMS, (0, &watched()), &ring));
         append(&mut ring, (3, 0), MEMBERS, true);
-        assert!(memo.follow(BOUNDS, (0, &watched()), &ring));
+        assert!(memo.follow(TERMS, (0, &watched()), &ring));
         learn(&mut memo, 2);
         assert_eq!(known(&memo, &batch), 0, "it did not see the last touch");
         learn(&mut memo, 3);
         assert_eq!(known(&memo, &batch), 2);
         append(&mut ring, (4, 0), MEMBERS, true);
-        assert!(memo.follow(BOUNDS, (0, &watched()), &ring));
+        assert!(memo.follow(TERMS, (0, &watched()), &ring));
         assert_eq!(known(&memo, &batch), 0);
         assert_eq!((memo.young.bytes - NAME_BYTES - name().bytes(), memo.young.words), (0, 0));
     }
@@ -443,7 +462,7 @@ mod tests {
         let (mut memo, mut ring) = (Memo::default(), ring(1));
         let batch = batch(0);
         let fill = |memo: &mut Memo, generation, ring: &Ring| {
-            assert!(memo.follow((BOUNDS.0, generation), (0, &watched()), ring));
+            assert!(memo.follow(Terms { generation, ..TERMS }, (0, &watched()), ring));
             let known = known(memo, &batch);
             memo.learn(0, 9, &name(), batch.images.iter().map(|image| (image, Word::Seen)));
             known
@@ -456,5 +475,18 @@ mod tests {
             append(&mut ring, (xid, 0), DOCS, true);
         }
         assert_eq!(fill(&mut memo, 2, &ring), 0);
+    }
+
+    #[test]
+    fn no_word_counts_for_longer_than_a_minute() {
+        let (mut memo, ring) = (Memo::default(), ring(1 << 20));
+        let batch = batch(0);
+        let mut known_at = |seconds| {
+            assert!(memo.follow(Terms { seconds, ..TERMS }, (0, &watched()), &ring));
+            let known = known(&memo, &batch);
+            memo.learn(0, 9, &name(), batch.images.iter().map(|image| (image, Word::Seen)));
+            known
+        };
+        assert_eq!([100, 130, 159, 160, 219, 220].map(&mut known_at), [0, 2, 2, 0, 2, 0]);
     }
 }

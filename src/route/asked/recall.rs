@@ -7,6 +7,7 @@ use crate::ask::verdict::Ruling;
 use crate::ask::verdict::Word;
 use crate::change::id::RelationId;
 use crate::route::asked::batch::Batch;
+use crate::route::asked::memo::Terms;
 use crate::route::asked::round::Round;
 use crate::route::asked::round::Want;
 use crate::route::shard::Shard;
@@ -21,9 +22,9 @@ impl Shard {
         wants: &mut [Want],
     ) -> Option<u64> {
         let generation = self.shared.catalog.current().generation;
-        let bounds = (self.settings.memo_bytes_max, generation);
+        let terms = self.terms(generation);
         let (memo, ring) = (&mut self.policing.memo, self.ring.as_ref()?);
-        if !memo.follow(bounds, (batch.matter, watched), ring) {
+        if !memo.follow(terms, (batch.matter, watched), ring) {
             return None;
         }
         let holds = memo.holds_for(batch, ring);
@@ -63,12 +64,11 @@ impl Shard {
         if round.memorable != Some(generation) {
             return;
         }
-        let matter = round.batch.matter;
+        let (matter, terms) = (round.batch.matter, self.terms(generation));
         let policing = &mut self.policing;
         let same = policing.matters.get(matter).is_some_and(|it| Arc::ptr_eq(&it.0, &round.matter));
         let Some(ring) = self.ring.as_ref().filter(|_| same) else { return };
-        let bounds = (self.settings.memo_bytes_max, generation);
-        if !policing.memo.follow(bounds, (matter, &round.watched), ring) {
+        if !policing.memo.follow(terms, (matter, &round.watched), ring) {
             return;
         }
         let images = &round.batch.images;
@@ -85,6 +85,10 @@ impl Shard {
             gone += policing.memo.make_room();
         }
         self.shared.metrics.verdicts.memo_evictions.add(count(gone));
+    }
+
+    const fn terms(&self, generation: u64) -> Terms {
+        Terms { bytes_max: self.settings.memo_bytes_max, generation, seconds: self.seconds }
     }
 }
 
