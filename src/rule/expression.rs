@@ -339,8 +339,10 @@ impl Node {
                 otherwise.iter_mut().for_each(|node| visit(node));
             }
             Node::Subquery { asks, query } => {
-                if let Asked::Quantified { operand, .. } = asks {
-                    visit(operand);
+                match asks {
+                    Asked::Quantified { operand, .. } => visit(operand),
+                    Asked::Row { operands } => operands.iter_mut().for_each(&mut *visit),
+                    Asked::Exists | Asked::Value | Asked::Array { .. } | Asked::Count => {}
                 }
                 for from in &mut query.from {
                     if let Origin::Call { call, .. } = &mut from.what {
@@ -422,8 +424,10 @@ impl Node {
                 otherwise.iter().for_each(|node| visit(node));
             }
             Node::Subquery { asks, query } => {
-                if let Asked::Quantified { operand, .. } = asks {
-                    visit(operand);
+                match asks {
+                    Asked::Quantified { operand, .. } => visit(operand),
+                    Asked::Row { operands } => operands.iter().for_each(&mut visit),
+                    Asked::Exists | Asked::Value | Asked::Array { .. } | Asked::Count => {}
                 }
                 query.from.iter().filter_map(From::call).for_each(&mut visit);
                 visit(&query.condition);

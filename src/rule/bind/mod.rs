@@ -14,6 +14,7 @@ mod names;
 mod case;
 mod inline;
 mod join;
+mod sides;
 mod subquery;
 pub(in crate::rule) mod guard;
 

@@ -16,6 +16,7 @@ use crate::rule::bind::join::Opening;
 use crate::rule::bind::logic::junction;
 use crate::rule::bind::logic::not;
 use crate::rule::bind::names::Names;
+use crate::rule::bind::sides::narrowed;
 use crate::rule::error::RuleError;
 use crate::rule::expression::Comparison;
 use crate::rule::expression::Known;
@@ -30,7 +31,6 @@ use crate::rule::subquery::Source;
 use crate::rule::subquery::Subquery;
 use crate::rule::term::Term;
 use crate::rule::value::Read;
-use crate::rule::value::Value;
 
 impl Binder<'_> {
     pub(in crate::rule::bind) fn subquery(
@@ -96,6 +96,21 @@ impl Binder<'_> {
                 let term = self.quantified_of((*op, *all, *or_null), sides, sources, condition);
                 self.fold(Typed::new(term, Of::Bool), token)
             }
+            Asked::Row { operands } => {
+                if query.limited || operands.len() != query.outputs.len() {
+                    let reason = "it takes rows away, or has not as many values as are compared";
+                    return Err(RuleError::unsupported(token, reason, ""));
+                }
+                let outside = Binder { is_positive: false, ..*self };
+                let mut arms = Vec::new();
+                for (operand, output) in operands.iter().zip(&query.outputs) {
+                    let sides = (outside.node(operand)?, plain.node(output)?);
+                    let op = Comparison::Equal;
+                    let (left, right) = plain.align(op, sides, (operand, output), token)?;
+                    arms.push(comparison(op, left, right));
+                }
+                Ok(Typed::new(self.row_of(junction(arms, false), sources, condition), Of::Bool))
+            }
             Asked::Count => {
                 if query.limited || sources.is_empty() {
                     let reason = "what it counts is no table's rows";
@@ -110,25 +125,36 @@ impl Binder<'_> {
             }
             Asked::Value => {
                 let output = plain.node(output()?)?;
-                if sources.is_empty() {
-                    let term = only(condition, output.term.clone(), Term::NULL);
-                    return self.fold(Typed { term, ..output }, token);
-                }
-                let asks = Asks::Value { output: output.term.clone() };
-                let subquery = made(asks, sources, condition);
-                if !inside.is_single(&subquery) {
-                    let reason = "it may have several rows, for which PostgreSQL raises an error";
-                    let hint = "compare the whole primary key in it, or write EXISTS or IN";
-                    return Err(RuleError::unsupported(token, reason, hint));
-                }
-                let term = if self.is_positive && output.of == Of::Bool {
-                    narrowed(&subquery, output.term)
-                } else {
-                    Term::Subquery(Arc::new(subquery))
-                };
-                Ok(Typed { term, ..output })
+                self.value_of(output, inside, (sources, condition), token)
             }
         }
+    }
+
+    /// The one value of the rows.
+    fn value_of(
+        &self,
+        output: Typed,
+        inside: &Binder<'_>,
+        (sources, condition): (Vec<Source>, Term),
+        token: &Node,
+    ) -> Result<Typed, RuleError> {
+        if sources.is_empty() {
+            let term = only(condition, output.term.clone(), Term::NULL);
+            return self.fold(Typed { term, ..output }, token);
+        }
+        let asks = Asks::Value { output: output.term.clone() };
+        let subquery = made(asks, sources, condition);
+        if !inside.is_single(&subquery) {
+            let reason = "it may have several rows, for which PostgreSQL raises an error";
+            let hint = "compare the whole primary key in it, or write EXISTS or IN";
+            return Err(RuleError::unsupported(token, reason, hint));
+        }
+        let term = if self.is_positive && output.of == Of::Bool {
+            narrowed(&subquery, output.term)
+        } else {
+            Term::Subquery(Arc::new(subquery))
+        };
+        Ok(Typed { term, ..output })
     }
 
     /// `left op ANY (…)`, or ALL, where the right side is of the rows.
@@ -154,6 +180,21 @@ impl Binder<'_> {
             Some(some) => only(some, compared, Term::NULL),
             None => compared,
         }
+    }
+
+    /// Whether a row equals one of those; NULL where it may equal one but for NULLs.
+    fn row_of(&self, equal: Term, sources: Vec<Source>, condition: Term) -> Term {
+        if self.is_positive {
+            return self.exists(sources, junction(vec![condition, equal], false));
+        }
+        if sources.is_empty() {
+            return only(condition, equal, Term::boolean(false));
+        }
+        let operand = Box::new(equal.clone());
+        let unclear = Term::Is { operand, known: Known::Unknown };
+        let some = |more| exists(sources.clone(), junction(vec![condition.clone(), more], false));
+        let arms = [[some(equal), Term::boolean(true)], [some(unclear), Term::NULL]];
+        Term::Case { arms: Box::new(arms), otherwise: Box::new(Term::boolean(false)) }
     }
 
     /// Whether there is a row of all sources for which this is true.
@@ -215,77 +256,6 @@ impl Binder<'_> {
         };
         !key.is_empty() && key.iter().all(looked_for)
     }
-
-    /// Where one side is how many rows a query has, and the other says no more than whether there is
-    /// one: that, which can be found by values.
-    pub(in crate::rule::bind) fn of_some(
-        op: Comparison,
-        left: &Typed,
-        right: &Typed,
-    ) -> Option<Term> {
-        let counted = |term: &Term| match term {
-            Term::Subquery(subquery) if subquery.asks == Asks::Count => Some(Arc::clone(subquery)),
-            _ => None,
-        };
-        let number = |term: &Term| match term {
-            Term::Constant(Some(Value::Int(number))) => Some(*number),
-            _ => None,
-        };
-        let (subquery, op, number) = match (counted(&left.term), counted(&right.term)) {
-            (Some(subquery), None) => (subquery, op, number(&right.term)?),
-            (None, Some(subquery)) => (subquery, op.turned(), number(&left.term)?),
-            _ => return None,
-        };
-        let some = || exists(subquery.sources.to_vec(), subquery.condition.clone());
-        match (op, number) {
-            (Comparison::Greater | Comparison::NotEqual, 0) | (Comparison::GreaterOrEqual, 1) => {
-                Some(some())
-            }
-            (Comparison::LessOrEqual | Comparison::Equal, 0) | (Comparison::Less, 1) => {
-                Some(not(some()))
-            }
-            _ => None,
-        }
-    }
-
-    /// Where one side is the value of a query, and it does not matter whether the comparison is false
-    /// or NULL: whether the query has a row for which it is true.
-    pub(in crate::rule::bind) fn of_its_row(
-        op: Comparison,
-        left: &Typed,
-        right: &Typed,
-    ) -> Option<Term> {
-        let reads_others = |term: &Term| {
-            let mut sources = Vec::new();
-            term.sources(&mut sources);
-            !sources.is_empty()
-        };
-        let value = |typed: &Typed| match &typed.term {
-            Term::Subquery(subquery) => match &subquery.asks {
-                Asks::Value { output } => {
-                    let output = Typed { term: output.clone(), ..typed.clone() };
-                    Some((Arc::clone(subquery), output))
-                }
-                _ => None,
-            },
-            _ => None,
-        };
-        match (value(left), value(right)) {
-            (Some((subquery, output)), _) if !reads_others(&right.term) => {
-                Some(narrowed(&subquery, comparison(op, output, right.clone())))
-            }
-            (_, Some((subquery, output))) if !reads_others(&left.term) => {
-                Some(narrowed(&subquery, comparison(op, left.clone(), output)))
-            }
-            _ => None,
-        }
-    }
-}
-
-/// Whether there is a row for which this is true, too.
-fn narrowed(subquery: &Subquery, more: Term) -> Term {
-    let condition = junction(vec![subquery.condition.clone(), more], false);
-    exists(subquery.sources.to_vec(), condition)
 }
 
 /// A value where a condition is true, and another one where it is not.
@@ -293,7 +263,7 @@ fn only(condition: Term, value: Term, otherwise: Term) -> Term {
     Term::Case { arms: Box::new([[condition, value]]), otherwise: Box::new(otherwise) }
 }
 
-fn exists(sources: Vec<Source>, condition: Term) -> Term {
+pub(in crate::rule::bind) fn exists(sources: Vec<Source>, condition: Term) -> Term {
     if condition.is_constant() && condition != Term::boolean(true) {
         return Term::boolean(false);
     }

@@ -159,6 +159,7 @@ impl Display for Node {
                 Asked::Quantified { op, all, operand, .. } => {
                     write!(out, "{operand} {op} {} ({query})", if *all { "ALL" } else { "ANY" })
                 }
+                Asked::Row { operands } => write!(out, "({}) IN ({query})", Joined(operands, ", ")),
                 Asked::Value | Asked::Count => write!(out, "({query})"),
                 Asked::Array { .. } => write!(out, "ARRAY({query})"),
             },

@@ -49,6 +49,8 @@ pub(in crate::rule) enum Asked {
     Exists,
     /// `operand op ANY (…)`, or ALL. `or_null`: where there are no rows, it is NULL.
     Quantified { op: Comparison, all: bool, operand: Box<Node>, or_null: bool },
+    /// `(…, …) IN (…)`: each is compared with the output in its place.
+    Row { operands: Vec<Node> },
     /// Their only value.
     Value,
     /// An array of their values. `or_null`: where there are no rows, it is NULL, not empty.

@@ -178,9 +178,7 @@ fn rarer(tree: &Expr, depth: usize) -> Result<Node, RuleError> {
         Expr::Subquery(subquery) => query::scalar(subquery, depth)?,
         Expr::Exists { subquery, negated } => query::exists(subquery, depth)?.not_if(*negated),
         Expr::InSubquery { expr, subquery, negated } => {
-            let operand = boxed(expr, BETWEEN + 1, depth)?;
-            query::quantified((Comparison::Equal, false), operand, subquery, depth)?
-                .not_if(*negated)
+            query::among(expr, subquery, depth)?.not_if(*negated)
         }
         _ => return Err(RuleError::unsupported(tree, "it is no part of a rule", "")),
     })

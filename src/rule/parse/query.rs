@@ -27,6 +27,7 @@ use crate::rule::expression::query::Query as Asking;
 use crate::rule::parse::convert::column;
 use crate::rule::parse::convert::one_name;
 use crate::rule::parse::convert::operand;
+use crate::rule::parse::precedence::BETWEEN;
 use crate::rule::parse::stored;
 
 /// `EXISTS (SELECT …)`.
@@ -45,6 +46,16 @@ pub(super) fn quantified(
         Some(output) => Ok(Node::compare(op, *operand, output)),
         None => asked(Asked::Quantified { op, all, operand, or_null: false }, query, depth),
     }
+}
+
+/// `operand IN (SELECT …)`, or several operands as a row.
+pub(super) fn among(tree: &Expr, query: &Query, depth: usize) -> Result<Node, RuleError> {
+    let Expr::Tuple(trees) = tree else {
+        let operand = Box::new(operand(tree, BETWEEN + 1, depth)?);
+        return quantified((Comparison::Equal, false), operand, query, depth);
+    };
+    let operands = trees.iter().map(|tree| operand(tree, 0, depth));
+    asked(Asked::Row { operands: operands.collect::<Result<_, _>>()? }, query, depth)
 }
 
 /// `(SELECT …)`, which has one value. From nothing it is the expression itself.

@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 
 use crate::rule::error::RuleError;
+use crate::rule::policy::jsonb;
 use crate::rule::policy::library::Library;
 use crate::rule::value::datetime;
 
@@ -51,18 +52,21 @@ fn scalar(bytes: &[u8], of: u32, library: &Library) -> Option<String> {
         1700 => numeric(varlena(bytes)?)?,
         1082 => datetime::print_day(finite(i32::from_le_bytes(head(bytes)?).into(), i32::MAX)?),
         1114 => moment(i64::from_le_bytes(head(bytes)?))?,
+        1083 => time(i64::from_le_bytes(head(bytes)?), None)?,
+        1186 => interval(bytes)?,
+        3802 => jsonb::text(varlena(bytes)?)?,
         1184 => format!("{}+00", moment(i64::from_le_bytes(head(bytes)?))?),
         2950 => uuid(bytes)?,
         of => library.label(of, u32::from_le_bytes(head(bytes)?))?.to_owned(),
     })
 }
 
-fn head<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
+pub(super) fn head<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
     bytes.first_chunk().copied()
 }
 
 /// The data behind a long, uncompressed header that says how much there is.
-fn varlena(bytes: &[u8]) -> Option<&[u8]> {
+pub(super) fn varlena(bytes: &[u8]) -> Option<&[u8]> {
     let header = u32::from_le_bytes(head(bytes)?);
     let whole = usize::try_from(header >> 2).ok()?;
     let plain = header & 3 == 0 && whole == bytes.len();
@@ -90,6 +94,26 @@ fn moment(micros: i64) -> Option<String> {
     Some(format!("{day} {hour:02}:{minute:02}:{second:02}.{micros:06}"))
 }
 
+/// `HH:MM:SS.ffffff`, with any number of hours where a sign may stand before it.
+fn time(micros: i64, sign: Option<&str>) -> Option<String> {
+    if sign.is_none() && !(0..=datetime::DAY).contains(&micros) {
+        return None;
+    }
+    let micros = micros.checked_abs()?;
+    let (seconds, micros) = (micros / 1_000_000, micros % 1_000_000);
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    Some(format!("{}{hour:02}:{minute:02}:{second:02}.{micros:06}", sign.unwrap_or_default()))
+}
+
+/// `Interval` (`src/include/datatype/timestamp.h`): microseconds, days, months.
+fn interval(bytes: &[u8]) -> Option<String> {
+    let micros = i64::from_le_bytes(head(bytes)?);
+    let days = i32::from_le_bytes(head(bytes.get(8..)?)?);
+    let months = i32::from_le_bytes(head(bytes.get(12..)?)?);
+    let time = time(micros, Some(if micros < 0 { "-" } else { "" }))?;
+    Some(format!("{months} mons {days} days {time}"))
+}
+
 fn uuid(bytes: &[u8]) -> Option<String> {
     let mut text = String::with_capacity(36);
     for (at, byte) in head::<16>(bytes)?.iter().enumerate() {
@@ -103,7 +127,7 @@ fn uuid(bytes: &[u8]) -> Option<String> {
 }
 
 /// `NumericData` (`src/backend/utils/adt/numeric.c`): a header, and digits to the base of 10,000.
-fn numeric(data: &[u8]) -> Option<String> {
+pub(super) fn numeric(data: &[u8]) -> Option<String> {
     const SHORT: u16 = 0x8000;
     const NEGATIVE: u16 = 0x4000;
     let header = u16::from_le_bytes(head(data)?);
@@ -218,6 +242,9 @@ mod tests {
         assert_eq!(shown(1082, &[62, 34, 0, 0, 0, 0, 0, 0]), "2024-01-01");
         let bytes = [0, 64, 233, 212, 213, 176, 2, 0];
         assert_eq!(shown(1184, &bytes), "2024-01-01 00:00:00.000000+00");
+        assert_eq!(shown(1083, &[0, 164, 147, 214, 0, 0, 0, 0]), "01:00:00.000000");
+        let bytes = [0, 92, 108, 41, 255, 255, 255, 255, 1, 0, 0, 0, 2, 0, 0, 0];
+        assert_eq!(shown(1186, &bytes), "2 mons 1 days -01:00:00.000000");
         let array = [
             160, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 25, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 20, 0, 0, 0,
             97, 0, 0, 0, 20, 0, 0, 0, 98, 0, 0, 0,
@@ -231,6 +258,8 @@ mod tests {
         assert_eq!(shown(25, &[0, 0, 0, 20, b'x']), "refused");
         assert_eq!(shown(2950, &[1, 2, 3]), "refused");
         assert_eq!(shown(3802, &[16, 0, 0, 0]), "refused");
+        assert_eq!(shown(3802, &[32, 0, 0, 0, 1, 0, 0, 32]), "refused");
+        assert_eq!(shown(1083, &[255; 8]), "refused");
         assert_eq!(shown(1700, &[24, 0, 0, 0, 0, 192]), "refused");
     }
 }

@@ -297,7 +297,7 @@ fn from_nothing(node: &mut Node) {
             let operand = std::mem::replace(&mut **operand, Node::Null);
             *node = Node::compare(*op, operand, std::mem::replace(output, Node::Null));
         }
-        Asked::Exists | Asked::Array { .. } | Asked::Count => {}
+        Asked::Exists | Asked::Row { .. } | Asked::Array { .. } | Asked::Count => {}
     }
 }
 

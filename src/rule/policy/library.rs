@@ -170,6 +170,8 @@ impl Library {
             1042 => "bpchar",
             1043 => "varchar",
             1082 => "date",
+            1083 => "time",
+            1186 => "interval",
             1114 => "timestamp",
             1184 => "timestamptz",
             1700 => "numeric",

@@ -25,6 +25,7 @@ mod constant;
 mod read;
 mod body;
 mod inline;
+mod jsonb;
 mod plpgsql;
 pub mod library;
 pub mod tables;

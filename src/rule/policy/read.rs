@@ -5,6 +5,7 @@
 //! another way.
 
 mod cast;
+mod from;
 mod list;
 mod query;
 
@@ -40,7 +41,7 @@ pub(super) fn policy(
 ) -> Result<Expression, RuleError> {
     let row = Range { name: ROW.into(), columns: Cow::Borrowed(columns) };
     let level = Level { outer: None, depth: 0, ranges: vec![Some(row)] };
-    let reader = Reader { level: &level, library, parameter: None };
+    let reader = Reader { level: &level, library, parameters: &[] };
     Expression::checked(reader.any(tree::parse(tree)?, 0)?.node)
 }
 
@@ -52,7 +53,7 @@ pub(super) fn body(tree: &str, library: &Library) -> Result<Node, RuleError> {
         query = list.pop().filter(|_| list.is_empty()).ok_or_else(several)?;
     }
     let level = Level { outer: None, depth: 0, ranges: Vec::new() };
-    let reader = Reader { level: &level, library, parameter: None };
+    let reader = Reader { level: &level, library, parameters: &[] };
     let query = query.node()?;
     if query.name != "QUERY" {
         return Err(several());
@@ -68,8 +69,8 @@ fn refused(token: &str, reason: impl Into<Box<str>>) -> RuleError {
 struct Reader<'a> {
     level: &'a Level<'a>,
     library: &'a Library,
-    /// What the subquery selects whose comparison is read.
-    parameter: Option<&'a Typed>,
+    /// What the subquery selects whose comparisons are read.
+    parameters: &'a [Typed],
 }
 
 /// One level of queries, and those around it.

@@ -249,7 +249,9 @@ pub(crate) const TABLE: &str = "
         meta jsonb,
         day date,
         at timestamptz,
-        claims text
+        claims text,
+        hour time,
+        span interval
     );
     ALTER TABLE subject DROP COLUMN gone;
     ALTER TABLE subject ENABLE ROW LEVEL SECURITY;
@@ -298,6 +300,8 @@ pub(crate) const COLUMNS: &[&str] = &[
     "day",
     "at",
     "claims",
+    "hour",
+    "span",
 ];
 
 pub(crate) const ANN: &str = "a0000000-0000-4000-8000-00000000000a";
@@ -327,6 +331,15 @@ const VALUES: &[&[&str]] = &[
     &["'2024-01-01'", "'2023-12-31'", "'infinity'", "NULL"],
     &["'2024-01-01 00:00:00+00'", "'2024-06-01 12:00:00+02'", "NULL"],
     &["'a'", "NULL"],
+    &["'08:00'", "'24:00'", "'00:00:00.000001'", "NULL"],
+    &[
+        "'1 day'",
+        "'24:00'",
+        "'1 month'",
+        "'-2 days 01:00'",
+        "'1 year 2 mons 3 days 04:05:06.7'",
+        "NULL",
+    ],
 ];
 
 /// How many rows there are.

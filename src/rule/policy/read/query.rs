@@ -3,21 +3,15 @@
 //! A query is taken that joins tables, has a condition and selects expressions. Every other field of
 //! it must say nothing (`Fields::end`).
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
-
 use crate::rule::error::RuleError;
+use crate::rule::expression::Comparison;
 use crate::rule::expression::Function;
 use crate::rule::expression::Node;
-use crate::rule::expression::QUALIFIED;
 use crate::rule::expression::query::Asked;
 use crate::rule::expression::query::From;
-use crate::rule::expression::query::Origin;
 use crate::rule::expression::query::Query;
-use crate::rule::policy::read::DEPTH_MAX;
 use crate::rule::policy::read::Level;
 use crate::rule::policy::read::Meaning;
-use crate::rule::policy::read::Range;
 use crate::rule::policy::read::Reader;
 use crate::rule::policy::read::Typed;
 use crate::rule::policy::read::refused;
@@ -32,7 +26,7 @@ const ARRAY_AGG: u32 = 2335;
 const COUNT: u32 = 2147;
 const COUNT_ROWS: u32 = 2803;
 
-fn other(reason: &str) -> RuleError {
+pub(super) fn other(reason: &str) -> RuleError {
     refused("a subquery", reason)
 }
 
@@ -41,6 +35,8 @@ struct Selected {
     query: Query,
     /// What it selects, with its type, where that is one expression.
     output: Option<Typed>,
+    /// What it is compared as, where that is several expressions.
+    tested: Vec<Typed>,
     /// What is asked of all of it, where that is an aggregate.
     asks: Option<Asked>,
     /// What stands in the place of an aggregate that is NULL.
@@ -70,7 +66,7 @@ impl<'a> Reader<'a> {
         }
         match (kind, test) {
             ("0", Tree::Nothing) => {
-                let Selected { query, asks, .. } = self.query(query, None, depth)?;
+                let Selected { query, asks, .. } = self.query(query, Vec::new(), depth)?;
                 if asks.is_some() {
                     return Err(other("an aggregate always has a row"));
                 }
@@ -87,7 +83,8 @@ impl<'a> Reader<'a> {
 
     /// `(SELECT …)`: from nothing, the expression itself.
     pub(super) fn value(&self, query: Fields<'_>, depth: usize) -> Result<Typed, RuleError> {
-        let Selected { query, output, asks, otherwise } = self.query(query, None, depth)?;
+        let Selected { query, output, asks, otherwise, .. } =
+            self.query(query, Vec::new(), depth)?;
         let output = match output {
             Some(output) if query.from.is_empty() && !output.node.is_call() && asks.is_none() => {
                 return Ok(output);
@@ -104,7 +101,7 @@ impl<'a> Reader<'a> {
 
     /// `ARRAY(SELECT …)`.
     fn gathered(&self, query: Fields<'_>, depth: usize) -> Result<Typed, RuleError> {
-        let Selected { query, output, asks, .. } = self.query(query, None, depth)?;
+        let Selected { query, output, asks, .. } = self.query(query, Vec::new(), depth)?;
         let output = output.filter(|_| asks.is_none());
         let output = output.ok_or_else(|| other("it selects something else than one value"))?;
         let asks = Asked::Array { or_null: false };
@@ -125,14 +122,17 @@ impl<'a> Reader<'a> {
         all: bool,
         depth: usize,
     ) -> Result<Typed, RuleError> {
+        if test.name == "BOOLEXPR" && !all && test.word("boolop")? == "and" {
+            return self.tested_row(query, test, depth);
+        }
         if test.name != "OPEXPR" {
-            return Err(other("only one value is compared with it here"));
+            return Err(other("rows are compared with it only by IN here"));
         }
         let id = test.number::<u32>("opno")?;
         let (left, right) = test.two("args")?;
         test.end(&["opfuncid", "opresulttype", "opcollid", "inputcollid"])?;
         let left = self.any(left, depth)?;
-        let Selected { query, output, asks, .. } = self.query(query, Some(right), depth)?;
+        let Selected { query, output, asks, .. } = self.query(query, vec![right], depth)?;
         let output = output.filter(|_| asks.is_none());
         let output = output.ok_or_else(|| other("it selects something else than one value"))?;
         let (meaning, operand, output) = self.resolved(id, (left, output))?;
@@ -147,26 +147,66 @@ impl<'a> Reader<'a> {
         Ok(Typed { node: Node::Subquery { asks, query: Box::new(query) }, of: 16 })
     }
 
+    /// `(…, …) IN (SELECT …)`.
+    fn tested_row(
+        &self,
+        query: Fields<'_>,
+        mut test: Fields<'_>,
+        depth: usize,
+    ) -> Result<Typed, RuleError> {
+        let arms = test.take("args")?.list()?;
+        test.end(&[])?;
+        let (mut operators, mut operands, mut tests) = (Vec::new(), Vec::new(), Vec::new());
+        for arm in arms {
+            let mut arm = arm.node()?;
+            if arm.name != "OPEXPR" {
+                return Err(other("rows are compared with it only by their values here"));
+            }
+            operators.push(arm.number::<u32>("opno")?);
+            let (left, right) = arm.two("args")?;
+            arm.end(&["opfuncid", "opresulttype", "opcollid", "inputcollid"])?;
+            operands.push(self.any(left, depth)?);
+            tests.push(right);
+        }
+        let Selected { query, tested, .. } = self.query(query, tests, depth)?;
+        if tested.len() != operands.len() || query.outputs.len() != tested.len() {
+            return Err(other("it selects not as many values as are compared"));
+        }
+        let (mut lefts, mut outputs) = (Vec::new(), Vec::new());
+        for ((id, left), right) in operators.into_iter().zip(operands).zip(tested) {
+            let (meaning, left, right) = self.resolved(id, (left, right))?;
+            let Meaning::Compare(Comparison::Equal) = meaning else {
+                return Err(refused("IN", "its operator is not ="));
+            };
+            lefts.push(left);
+            outputs.push(right);
+        }
+        let query = Box::new(Query { outputs, ..query });
+        let asks = Asked::Row { operands: lefts };
+        Ok(Typed { node: Node::Subquery { asks, query }, of: 16 })
+    }
+
     /// What the subquery selects, in the comparison that it is part of; or an argument.
     pub(super) fn parameter(&self, mut fields: Fields<'_>) -> Result<Typed, RuleError> {
         let (kind, number) = (fields.word("paramkind")?, fields.number::<usize>("paramid")?);
         let of = fields.number::<u32>("paramtype")?;
         fields.end(&["paramtypmod", "paramcollid"])?;
-        match ((kind, number), self.parameter) {
-            (("2", 1), Some(output)) if output.of == of => Ok(output.clone()),
+        let output = number.checked_sub(1).and_then(|place| self.parameters.get(place));
+        match (kind, output) {
+            ("2", Some(output)) if output.of == of => Ok(output.clone()),
             // PARAM_EXTERN: of the function that this is the body of.
-            (("0", 1..), _) => {
+            ("0", _) if number > 0 => {
                 Ok(Typed { node: Typed { node: Node::Parameter(number), of }.exactly(), of })
             }
             _ => Err(refused("a parameter", "it is not known here")),
         }
     }
 
-    /// Reads a query. `test` is what its output is compared as.
+    /// Reads a query. `tests` are what its outputs are compared as.
     fn query(
         &self,
         mut query: Fields<'_>,
-        test: Option<Tree<'_>>,
+        tests: Vec<Tree<'_>>,
         depth: usize,
     ) -> Result<Selected, RuleError> {
         let ranges = query.take("rtable")?.list()?;
@@ -179,7 +219,7 @@ impl<'a> Reader<'a> {
             tables.push(table);
         }
         let aggregates = query.boolean("hasAggs")?;
-        let inside = Reader { level: &level, parameter: None, ..*self };
+        let inside = Reader { level: &level, parameters: &[], ..*self };
         let (from, targets) = (query.take("jointree")?.node()?, query.take("targetList")?.list()?);
         let limited = is_one(query.take("limitCount")?)?;
         if query.word("commandType")? != "1" {
@@ -198,16 +238,16 @@ impl<'a> Reader<'a> {
         for target in targets {
             outputs.push(inside.any(selected(target)?, depth)?);
         }
-        let output = match (outputs.as_slice(), test) {
-            ([output], None) => Some(output.clone()),
-            ([output], Some(test)) => {
-                Some(Reader { parameter: Some(output), ..inside }.any(test, depth)?)
-            }
+        let compared = Reader { parameters: &outputs, ..inside };
+        let tests = tests.into_iter().map(|test| compared.any(test, depth));
+        let mut tested = tests.collect::<Result<Vec<_>, _>>()?;
+        let output = match outputs.as_slice() {
+            [output] => Some(tested.pop().unwrap_or_else(|| output.clone())),
             _ => None,
         };
         let outputs = outputs.into_iter().map(|typed| typed.node).collect();
         let query = Query { from, condition: Node::All(conditions), outputs, limited, distinct };
-        Ok(Selected { query, output, asks: None, otherwise: None })
+        Ok(Selected { query, output, tested, asks: None, otherwise: None })
     }
 
     /// A query that selects an aggregate; perhaps with what stands for NULL.
@@ -236,7 +276,7 @@ impl<'a> Reader<'a> {
         let query = Query { from, condition: Node::All(conditions), outputs, limited, distinct };
         // What it is made of stands in the query.
         let output = Some(Typed { node: Node::Null, of });
-        Ok(Selected { query, output, asks: Some(asks), otherwise })
+        Ok(Selected { query, output, tested: Vec::new(), asks: Some(asks), otherwise })
     }
 
     /// `array_agg(…)`, `count(*)` or `count(…)`: what is selected, its type, and what is asked of it.
@@ -261,146 +301,6 @@ impl<'a> Reader<'a> {
             ("n", COUNT, 1) | ("n", COUNT_ROWS, 0) => Ok((outputs, of, Asked::Count)),
             _ => Err(refused()),
         }
-    }
-
-    /// An entry of the range table: a table, the rows of a function, or a join, which is nothing of
-    /// its own.
-    fn range(
-        &self,
-        mut entry: Fields<'_>,
-        level: &Level<'_>,
-        depth: usize,
-    ) -> Result<(Option<Range<'a>>, Option<From>), RuleError> {
-        match entry.word("rtekind")? {
-            // RTE_RELATION
-            "0" => {}
-            // RTE_JOIN: what its columns are stands in the tables themselves.
-            "2" => return Ok((None, None)),
-            // RTE_FUNCTION
-            "3" => return self.rows(entry, level, depth),
-            _ => return Err(other("it reads something else than tables and functions")),
-        }
-        let (id, kind) = (entry.number::<u32>("relid")?, entry.word("relkind")?);
-        let (mut called, inherits) = (entry.take("eref")?.node()?, entry.boolean("inh")?);
-        let alias = called.word("aliasname")?.replace('\\', "");
-        let no_matter =
-            ["alias", "inFromCl", "requiredPerms", "rellockmode", "selectedCols", "perminfoindex"];
-        entry.end(&no_matter)?;
-        if kind != "r" || !inherits {
-            return Err(other("it reads a view, a partitioned table, or ONLY a table"));
-        }
-        let table = self.library.tables.get(&id);
-        let table = table.ok_or_else(|| other("it reads a table that is not known here"))?;
-        let place = level.ranges.len();
-        let name: Box<str> = format!("{alias}{QUALIFIED}{}.{place}", level.depth).into();
-        let (schema, named) = (Some(table.schema.clone()), table.name.clone());
-        let from = From { what: Origin::Table { schema, table: named }, alias: name.clone() };
-        Ok((Some(Range { name, columns: Cow::Borrowed(&table.columns) }), Some(from)))
-    }
-
-    /// A function in the place of a table.
-    fn rows(
-        &self,
-        mut entry: Fields<'_>,
-        level: &Level<'_>,
-        depth: usize,
-    ) -> Result<(Option<Range<'a>>, Option<From>), RuleError> {
-        let unreadable = || other("a function in it can't be read");
-        let mut called = entry.take("eref")?.node()?;
-        let alias = called.word("aliasname")?.replace('\\', "");
-        let names = called.take("colnames")?.list()?;
-        let mut functions = entry.take("functions")?.list()?;
-        entry.end(&["alias", "inFromCl"])?;
-        let function = functions.pop().filter(|_| functions.is_empty());
-        let mut function = function.ok_or_else(unreadable)?.node()?;
-        let (call, count) = (function.take("funcexpr")?, function.number::<usize>("funccolcount")?);
-        function.end(&[])?;
-        let mut columns = BTreeMap::new();
-        for (number, name) in (1_i16..).zip(&names) {
-            let Tree::Word(name) = name else { return Err(unreadable()) };
-            let name = name.strip_prefix('"').and_then(|name| name.strip_suffix('"'));
-            let name = name.ok_or_else(unreadable)?.replace('\\', "");
-            // A column without a name was dropped from the table of the function's rows.
-            if !name.is_empty() {
-                columns.insert(number, Box::from(name));
-            }
-        }
-        if names.len() != count {
-            return Err(unreadable());
-        }
-        let inside = Reader { level, parameter: None, ..*self };
-        let call = inside.any(call, depth)?.node;
-        if !matches!(call, Node::User { .. }) {
-            return Err(other("of functions, it reads those of the database only"));
-        }
-        let name: Box<str> =
-            format!("{alias}{QUALIFIED}{}.{}", level.depth, level.ranges.len()).into();
-        let what = Origin::Call { call, columns: columns.values().cloned().collect() };
-        let from = From { what, alias: name.clone() };
-        Ok((Some(Range { name, columns: Cow::Owned(columns) }), Some(from)))
-    }
-
-    /// What is joined, and on what condition.
-    fn joined(
-        &self,
-        mut from: Fields<'_>,
-        tables: &mut [Option<From>],
-        depth: usize,
-    ) -> Result<(Vec<From>, Vec<Node>), RuleError> {
-        let (items, condition) = (from.take("fromlist")?.list()?, from.take("quals")?);
-        from.end(&[])?;
-        let mut joined = Joined { reader: self, tables, from: Vec::new(), conditions: Vec::new() };
-        for item in items {
-            joined.item(item, depth)?;
-        }
-        joined.condition(condition, depth)?;
-        if joined.from.is_empty() && !joined.conditions.is_empty() {
-            return Err(other("it has a condition and no table"));
-        }
-        Ok((joined.from, joined.conditions))
-    }
-}
-
-/// The tables in the order in which they are joined.
-struct Joined<'j, 'a> {
-    reader: &'j Reader<'a>,
-    tables: &'j mut [Option<From>],
-    from: Vec<From>,
-    conditions: Vec<Node>,
-}
-
-impl Joined<'_, '_> {
-    fn item(&mut self, item: Tree<'_>, depth: usize) -> Result<(), RuleError> {
-        let mut item = item.node()?;
-        match item.name {
-            "RANGETBLREF" => {
-                let number = item.number::<usize>("rtindex")?;
-                item.end(&[])?;
-                let table = number.checked_sub(1).and_then(|place| self.tables.get_mut(place));
-                let table = table.and_then(Option::take);
-                self.from.push(table.ok_or_else(|| other("it can't be read"))?);
-                Ok(())
-            }
-            "JOINEXPR" if depth < DEPTH_MAX => {
-                if item.word("jointype")? != "0" {
-                    return Err(other("only inner joins are decided here"));
-                }
-                let (left, right) = (item.take("larg")?, item.take("rarg")?);
-                let condition = item.take("quals")?;
-                item.end(&["rtindex"])?;
-                self.item(left, depth + 1)?;
-                self.item(right, depth + 1)?;
-                self.condition(condition, depth)
-            }
-            _ => Err(other("only tables and inner joins are decided here")),
-        }
-    }
-
-    fn condition(&mut self, condition: Tree<'_>, depth: usize) -> Result<(), RuleError> {
-        if condition != Tree::Nothing {
-            self.conditions.push(self.reader.node(condition, depth)?);
-        }
-        Ok(())
     }
 }
 
