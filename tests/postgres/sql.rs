@@ -182,6 +182,7 @@ async fn what_the_audit_finds_is_mended_by_its_own_sql() {
             ("publication-partial", "walcast"),
             ("asking-role-too-strong", &**asking),
             ("role-not-granted", &**driver),
+            ("fence", "event trigger walcast_fence"),
             ("row-security-without-policy", "public.parts"),
             ("table-ungranted", "public.parts"),
             ("row-security-without-policy", "public.unmentioned"),
@@ -192,6 +193,7 @@ async fn what_the_audit_finds_is_mended_by_its_own_sql() {
     for mend in mends.filter_map(|finding| finding.mend.as_deref()) {
         client.batch_execute(mend).await.unwrap();
     }
+    psql(&database, "postgres", "06-fence.sql", &[]);
     client.batch_execute("SELECT pg_drop_replication_slot('walcast')").await.unwrap();
 
     let findings = audit(&database, asking, &expected(&names)).await;
