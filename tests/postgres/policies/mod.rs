@@ -5,6 +5,7 @@
 //! policies are compared in.
 
 mod asked;
+mod crowd;
 mod delivery;
 mod demo;
 mod explained;
