@@ -94,18 +94,23 @@ impl Scene {
         let frame = client.frame().await;
         assert_eq!(frame["code"], "unknown_id", "{frame}");
     }
+
+    /// Takes something away from a role whose client sees notes: it is told so, and hears no more.
+    async fn ends(&mut self, role: &str, statement: &str, code: &str) {
+        let mut notes = self.client(role, "notes").await;
+        assert_eq!(self.written(&mut notes, "notes").await["op"], "insert");
+        let error = self.until_error(&mut notes, "notes", statement).await;
+        assert_eq!(error["code"], code, "{error}");
+        self.hears_no_more(&mut notes, "notes").await;
+    }
 }
 
 #[tokio::test]
 async fn a_role_that_is_dropped_ends_what_its_clients_see() {
     let mut scene = Scene::new().await;
     let member = scene.member.clone();
-    let mut notes = scene.client(&member, "notes").await;
     let mut asks = scene.client(&member, "asks").await;
-    assert_eq!(scene.written(&mut notes, "notes").await["op"], "insert");
-    let error = scene.until_error(&mut notes, "notes", &format!("DROP ROLE {member}")).await;
-    assert_eq!(error["code"], "table_forbidden", "{error}");
-    scene.hears_no_more(&mut notes, "notes").await;
+    scene.ends(&member, &format!("DROP ROLE {member}"), "table_forbidden").await;
     let error = asks.expect("error").await;
     assert_eq!(error["code"], "table_forbidden", "{error}");
     // Who comes later with such a token finds the same.
@@ -123,37 +128,23 @@ async fn a_role_that_is_dropped_ends_what_its_clients_see() {
 async fn a_role_that_inherits_no_more_ends_what_its_clients_see() {
     let mut scene = Scene::new().await;
     let (member, group) = (scene.member.clone(), scene.group.clone());
-    let mut notes = scene.client(&member, "notes").await;
-    assert_eq!(scene.written(&mut notes, "notes").await["op"], "insert");
-    let revoke = format!("REVOKE {group} FROM {member}");
-    let error = scene.until_error(&mut notes, "notes", &revoke).await;
     // The grant came by the same way as the policy.
-    assert_eq!(error["code"], "table_forbidden", "{error}");
-    scene.hears_no_more(&mut notes, "notes").await;
+    scene.ends(&member, &format!("REVOKE {group} FROM {member}"), "table_forbidden").await;
 }
 
 #[tokio::test]
 async fn a_role_that_is_renamed_is_gone() {
     let mut scene = Scene::new().await;
     let (member, group) = (scene.member.clone(), scene.group.clone());
-    let mut notes = scene.client(&member, "notes").await;
-    assert_eq!(scene.written(&mut notes, "notes").await["op"], "insert");
     let rename = format!("ALTER ROLE {member} RENAME TO {group}_renamed");
-    let error = scene.until_error(&mut notes, "notes", &rename).await;
-    assert_eq!(error["code"], "table_forbidden", "{error}");
-    scene.hears_no_more(&mut notes, "notes").await;
+    scene.ends(&member, &rename, "table_forbidden").await;
 }
 
 #[tokio::test]
 async fn a_role_that_bypassed_policies_is_judged_by_them_when_it_may_not_any_more() {
     let mut scene = Scene::new().await;
     let bypass = scene.bypass.clone();
-    let mut notes = scene.client(&bypass, "notes").await;
-    assert_eq!(scene.written(&mut notes, "notes").await["op"], "insert");
-    let no_more = format!("ALTER ROLE {bypass} NOBYPASSRLS");
-    let error = scene.until_error(&mut notes, "notes", &no_more).await;
-    assert_eq!(error["code"], "no_policy", "{error}");
-    scene.hears_no_more(&mut notes, "notes").await;
+    scene.ends(&bypass, &format!("ALTER ROLE {bypass} NOBYPASSRLS"), "no_policy").await;
 }
 
 #[tokio::test]
