@@ -165,7 +165,7 @@ pub(super) const FAMILIES: &[Family] = &[
     gauge(
         ("walcast_replica_unheld", ""),
         &[],
-        "Tables that policies read and that are not held; what depends on them is not delivered.",
+        "Tables that policies read and that are not held: Postgres is asked instead, or it is refused.",
         |it, out| out.whole(it.replicas.unheld.get()),
     ),
     counter(("walcast_replica_loads", ""), &[], "Times that one of them was read.", |it, out| {
