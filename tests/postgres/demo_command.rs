@@ -3,6 +3,11 @@
 use std::fs;
 use std::io::BufRead;
 use std::io::BufReader;
+use std::io::Read;
+use std::io::Write;
+use std::net::Ipv4Addr;
+use std::net::TcpListener;
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -12,6 +17,11 @@ use std::process::Output;
 use std::process::Stdio;
 
 use walcast::cli::demo::postgres::free_port;
+
+/// Counts tables that could not be held, by the reason; it is there when there was one.
+const FAILURES: &str = "walcast_replica_failures_total{";
+/// Counts those that could.
+const LOADS: &str = "walcast_replica_loads_total";
 
 /// A demo with a temporary folder of its own, so that it does not meet others.
 struct Demo {
@@ -26,6 +36,12 @@ fn walcast(folder: &Path) -> Command {
     command
 }
 
+/// A port that is free, as the one after it is: that is the operators'.
+fn free_ports() -> u16 {
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port + 1)).is_ok();
+    (0..100).map(|_| free_port().unwrap()).find(is_free).expect("two free ports")
+}
+
 impl Demo {
     fn start(name: &str, arguments: &[&str]) -> Demo {
         // Short, because the path of a unix socket may have a hundred bytes.
@@ -33,7 +49,7 @@ impl Demo {
         fs::create_dir(&folder).unwrap();
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o1777)).unwrap();
         let mut command = walcast(&folder);
-        command.arg("demo").args(["--port", &free_port().unwrap().to_string()]).args(arguments);
+        command.arg("demo").args(["--port", &free_ports().to_string()]).args(arguments);
         if let Some(binaries) = std::env::var_os("WALCAST_TEST_PG_BIN") {
             command.arg("--pg-bin").arg(binaries);
         }
@@ -62,6 +78,20 @@ impl Demo {
         let left: Vec<_> = fs::read_dir(&self.folder).unwrap().collect();
         assert!(left.is_empty(), "{left:?}");
     }
+}
+
+/// What the demo that serves `url` tells operators, at the port beside.
+fn metrics(url: &str) -> String {
+    let port = url.rsplit(':').next().unwrap().split('/').next().unwrap();
+    let admin = (Ipv4Addr::LOCALHOST, port.parse::<u16>().unwrap() + 1);
+    let mut socket = TcpStream::connect(admin).unwrap();
+    socket
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: walcast\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains(LOADS), "{answer}");
+    answer
 }
 
 impl Drop for Demo {
@@ -101,5 +131,8 @@ fn changes_are_shown_as_three_people_see_them() {
     for row in rows.lines() {
         assert!(row.contains("c0000000-0000-4000-8000-000000000001"), "another's order: {row}");
     }
+    // Its policies are decided in process: the tables that they read can all be held.
+    let failures = metrics(url).lines().filter(|it| it.starts_with(FAILURES)).count();
+    assert_eq!(failures, 0, "tables that policies read are not held");
     demo.interrupt();
 }

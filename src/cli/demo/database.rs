@@ -14,7 +14,7 @@ pub const SCRIPTS: &[(&str, &str)] = &[
     ("tables of a delivery company", include_str!("../../../fixtures/demo/schema.sql")),
     ("roles, grants and row-level security", include_str!("../../../fixtures/demo/security.sql")),
     ("people and merchants", include_str!("../../../fixtures/demo/data.sql")),
-    ("publication and walcast's two roles", include_str!("../../../fixtures/demo/walcast.sql")),
+    ("publication and walcast's roles", include_str!("../../../fixtures/demo/walcast.sql")),
 ];
 
 /// Creates the database on an empty server, calling `progress` before each step.

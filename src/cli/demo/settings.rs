@@ -48,6 +48,7 @@ fn text(server: &PrivateServer, port: u16, secret_file: &Path) -> String {
     };
     let strings = |list: &[&str]| list.iter().copied().map(toml::Value::from).collect();
     section("[database]", &[("url", replication.into()), ("ask_url", asking.into())]);
+    section("[replicas]", &[("role", "walcast_tables".into())]);
     section("[listen]", &[("address", format!("127.0.0.1:{port}").into())]);
     // Beside it; any port where any was asked for.
     let admin = if port == 0 { 0 } else { port.saturating_add(1) };
